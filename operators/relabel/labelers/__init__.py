@@ -1,0 +1,1 @@
+"""Batch in, label columns out."""

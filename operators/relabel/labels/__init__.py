@@ -1,0 +1,1 @@
+"""What a label is: contracts, class maps, label maps and the files that carry them."""

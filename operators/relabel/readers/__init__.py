@@ -1,0 +1,1 @@
+"""The training side: reading labels back as targets."""

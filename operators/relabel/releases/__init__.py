@@ -1,0 +1,1 @@
+"""Releases: receipts, segments, versions, and reading a release back."""

@@ -1,0 +1,202 @@
+"""Commit: how a run's finished shards become the next version.
+
+The only step that publishes is one create-once of a version file. Losing it means rebasing on the winner; nothing is
+ever deleted, whatever came back. One run id commits at most once.
+"""
+
+import dataclasses
+import datetime as dt
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..digests import Json, digest
+from ..errors import Refused, StoreConflict, UsageError
+from ..storage.objects import ObjectStore, settle
+from .receipts import Receipt
+from .segments import Entry, SegmentRef, entry_of, read_segments, write_segment
+from .stored import absences
+from .versions import (
+    FORMAT,
+    LabelIdentity,
+    Version,
+    content_digest,
+    count,
+    ensure_store,
+    mix,
+    parent_digest,
+    parse_version,
+    read_history,
+    tool,
+    version_path,
+)
+
+MAX_SEGMENTS = 32
+"""A version with more is written with one segment that holds all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Draft:
+    """What a run wants to publish."""
+
+    run_id: str
+    parent: int
+    """The version that the run was planned against, 0 where there was none."""
+    labels: Mapping[str, LabelIdentity]
+    receipts: Sequence[Receipt]
+    """Of every shard of the source that is finished under these labels, by this run or an earlier one."""
+    num_source_shards: int
+    removed: Sequence[str] = ()
+    """Shards that the parent holds and the source does not."""
+    selection: Json = None
+    source: Json = None
+    recipe: Json = None
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        return {name: label.fingerprint for name, label in self.labels.items()}
+
+    def numerics(self) -> dict[str, Json]:
+        """Digest -> numerics."""
+        return {digest(receipt.numerics): dict(receipt.numerics) for receipt in self.receipts}
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What a run does to the shards of the version it was planned against."""
+
+    before: Mapping[str, Entry]
+    """The planned parent's entries; none where its labels mean something else."""
+    written: Mapping[str, Entry]
+    removed: frozenset[str]
+
+
+def commit(store: ObjectStore, draft: Draft) -> Version:
+    """Publish; returns the version that holds the draft: a new one, or the one that already did.
+
+    That is the version this run id committed before, or the newest where the draft changes nothing in it. Raises
+    Refused where data that it would publish is gone, StoreConflict where another run published other results for the
+    same shards since this one was planned.
+    """
+    ensure_store(store, uuid.uuid4().hex)
+    history = read_history(store)
+    base = history[-1] if history else None
+    for version in history:
+        if version.run_id == draft.run_id:
+            return version
+    change = plan_change(store, draft, history)
+    refuse_absent_data(store, change.written.values())
+    while True:
+        proposal = propose(store, draft, change, base)
+        if proposal is base is not None:
+            return base
+        path = version_path(proposal.version)
+        won = settle(store, path, proposal.sealed())
+        base = parse_version(won, store.full_url(path))
+        if base.run_id == draft.run_id:
+            return base
+
+
+def plan_change(store: ObjectStore, draft: Draft, history: Sequence[Version]) -> Change:
+    """The draft against the version it was planned against, so that it can be applied to a later one."""
+    parent = next((version for version in history if version.version == draft.parent), None)
+    if parent is None and draft.parent:
+        raise UsageError(f"the run was planned against version {draft.parent}, which {store.url} does not hold.")
+    before = read_segments(store, parent.segments) if parent and same_meaning(parent, draft) else {}
+    wanted = {receipt.shard: entry_of(receipt) for receipt in draft.receipts}
+    written = {shard: entry for shard, entry in wanted.items() if before.get(shard) != entry}
+    return Change(before, written, frozenset(draft.removed) & frozenset(before))
+
+
+def same_meaning(version: Version, draft: Draft) -> bool:
+    return version.fingerprints == draft.fingerprints
+
+
+def refuse_absent_data(store: ObjectStore, entries: Iterable[Entry]) -> None:
+    gone = absences(store, [each for entry in entries for each in entry.objects()])
+    if gone:
+        path, what = min(gone.items())
+        raise Refused(
+            f"{store.full_url(path)} {what} ({len(gone)} such objects); nothing was published. "
+            "Run again: the shards it belongs to are labelled anew."
+        )
+
+
+def propose(store: ObjectStore, draft: Draft, change: Change, base: Version | None) -> Version:
+    """The next version on top of `base`, or `base` itself where the draft changes nothing in it.
+
+    Its segments are written.
+    """
+    held = base_entries(store, draft, base)
+    refuse_conflict(change, held, draft.run_id)
+    changed = [entry for shard, entry in change.written.items() if held.get(shard) != entry]
+    tombstones = [Entry(shard=shard, removed=True) for shard in sorted(change.removed) if shard in held]
+    same = base is not None and same_meaning(base, draft)
+    if base is not None and same and not changed and not tombstones:
+        return base
+    after = {**held, **{entry.shard: entry for entry in changed}}
+    entries = [after[shard] for shard in sorted(after) if shard not in change.removed]
+    if not entries:
+        raise UsageError("there is nothing to publish: no shard is finished.")
+    kept = list(base.segments) if base is not None and same else []
+    segments = next_segments(store, kept, changed + tombstones, entries)
+    return describe(draft, base, entries, segments, parent_digest(store, base))
+
+
+def base_entries(store: ObjectStore, draft: Draft, base: Version | None) -> dict[str, Entry]:
+    """What of `base` stays; nothing where the draft's labels mean something else."""
+    if base is None:
+        return {}
+    if same_meaning(base, draft):
+        return read_segments(store, base.segments)
+    if base.version != draft.parent:
+        raise StoreConflict(
+            f"version {base.version} of {store.url} (run {base.run_id}) holds other labels and was published after run "
+            f"{draft.run_id} was planned. Run again to publish on top of it, or give this recipe a store of its own."
+        )
+    return {}
+
+
+def refuse_conflict(change: Change, held: Mapping[str, Entry], run_id: str) -> None:
+    """Another run may have touched other shards, or these with the same result."""
+    touched = {**change.written, **dict.fromkeys(change.removed)}
+    for shard, wanted in touched.items():
+        if held.get(shard) not in (change.before.get(shard), wanted):
+            raise StoreConflict(
+                f"another run published another result for shard {shard!r} after run {run_id} was planned. Run again: "
+                "what is finished is kept, and the run is planned against the newest version."
+            )
+
+
+def next_segments(
+    store: ObjectStore, kept: Sequence[SegmentRef], changed: Sequence[Entry], entries: Sequence[Entry]
+) -> tuple[SegmentRef, ...]:
+    """The parent's and one small one, or one for all where they would be too many."""
+    if not kept or len(kept) >= MAX_SEGMENTS:
+        return (write_segment(store, entries),)
+    return (*kept, write_segment(store, changed))
+
+
+def describe(
+    draft: Draft, base: Version | None, entries: Sequence[Entry], segments: tuple[SegmentRef, ...], parent_sha256: str
+) -> Version:
+    known = {**(base.numerics if base else {}), **draft.numerics()}
+    number = base.version + 1 if base else 1
+    return Version(
+        format=FORMAT,
+        version=number,
+        parent=number - 1,
+        parent_sha256=parent_sha256,
+        commit_id=uuid.uuid4().hex,
+        run_id=draft.run_id,
+        segments=segments,
+        labels=dict(draft.labels),
+        selection=draft.selection,
+        source=draft.source,
+        counts=count(entries),
+        coverage=min(1.0, len(entries) / max(1, draft.num_source_shards)),
+        numerics=mix(entries, known),
+        content_digest=content_digest(draft.labels, entries),
+        recipe=draft.recipe,
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        tool=tool(),
+    )

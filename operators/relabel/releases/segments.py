@@ -1,0 +1,97 @@
+"""Segments: content-addressed lists of the label shards that a release is made of.
+
+A release names some segments in order; a later segment's entry for a shard replaces an earlier one, and an entry that
+says `removed` takes the shard out.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..digests import digest, sha256
+from ..labels.contract import Declaration
+from ..storage.objects import ObjectStore
+from .receipts import Receipt
+from .records import decode_records, encode_records
+from .stored import Stored, get_checked, in_threads
+
+
+class SegmentRef(Declaration):
+    """A segment, as a version names it."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    entries: int
+
+    def stored(self) -> Stored:
+        return Stored(self.path, self.size_bytes, self.sha256)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """One source shard in a release; the fields that it shares with `Receipt` mean the same."""
+
+    shard: str
+    size: int = 0
+    etag: str = ""
+    token: str = ""
+    content_sha256: str = ""
+    generation: int = 0
+    status: str = ""
+    reason: str = ""
+    detail: str = ""
+    rows: int = 0
+    ok: int = 0
+    dead: int = 0
+    filtered: int = 0
+    reasons: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    keys_sha256: str = ""
+    data: Stored | None = None
+    dead_letters: Stored | None = None
+    numerics: str = ""
+    """Digest; the version holds what it stands for."""
+    removed: bool = False
+    """The shard is no longer part of the source."""
+
+    def objects(self) -> list[Stored]:
+        return [each for each in (self.data, self.dead_letters) if each is not None]
+
+    @property
+    def outcome(self) -> str:
+        """What the content digest says of this shard."""
+        return self.data.sha256 if self.data is not None else f"dead:{self.reason}"
+
+
+SHARED = [field.name for field in dataclasses.fields(Entry) if field.name not in ("numerics", "removed")]
+
+
+def entry_of(receipt: Receipt) -> Entry:
+    """The entry that publishes a receipt; run and attempt stay behind."""
+    shared = {name: getattr(receipt, name) for name in SHARED}
+    return Entry(**shared, numerics=digest(receipt.numerics))
+
+
+def write_segment(store: ObjectStore, entries: Iterable[Entry]) -> SegmentRef:
+    """Equal entries give the same object, whoever writes it and however often."""
+    ordered = sorted(entries, key=lambda entry: entry.shard)
+    data = encode_records(Entry, ordered)
+    ref = SegmentRef(
+        path=f"segments/{sha256(data)}.parquet", sha256=sha256(data), size_bytes=len(data), entries=len(ordered)
+    )
+    store.put(ref.path, data)
+    return ref
+
+
+def read_segment(store: ObjectStore, ref: SegmentRef) -> list[Entry]:
+    """Raises StoreCorrupt, naming the segment, where it is gone or damaged."""
+    return decode_records(Entry, get_checked(store, ref.stored()), store.full_url(ref.path))
+
+
+def read_segments(store: ObjectStore, refs: Sequence[SegmentRef]) -> dict[str, Entry]:
+    """Shard name -> its entry, by name; tombstones are applied."""
+    return merge(in_threads(lambda ref: read_segment(store, ref), refs))
+
+
+def merge(lists: Iterable[Iterable[Entry]]) -> dict[str, Entry]:
+    held = {entry.shard: entry for entries in lists for entry in entries}
+    return {shard: held[shard] for shard in sorted(held) if not held[shard].removed}

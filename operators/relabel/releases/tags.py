@@ -1,0 +1,43 @@
+"""Tags: names for releases, each given once and never moved."""
+
+import re
+
+from ..digests import Json, seal, sha256, unseal
+from ..errors import ObjectMissing, StoreConflict, StoreCorrupt, UnknownName, UsageError
+from ..storage.objects import ObjectStore, settle
+from .versions import version_path
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
+RESERVED = ("latest",)
+
+
+def tag_path(name: str) -> str:
+    return f"tags/{name}.json"
+
+
+def write_tag(store: ObjectStore, name: str, number: int) -> None:
+    """Name a version; naming it again the same is no error. Raises StoreConflict where the name is another's."""
+    if not NAME.fullmatch(name) or name in RESERVED or re.fullmatch(r"v\d+", name):
+        raise UsageError(
+            f"a tag is a letter, then letters, digits, `.`, `_`, `-`, and not {RESERVED[0]!r}; got {name!r}."
+        )
+    fields: dict[str, Json] = {"version": number, "version_sha256": sha256(store.get(version_path(number)))}
+    won = unseal(settle(store, tag_path(name), seal(fields)), store.full_url(tag_path(name)))
+    if won != fields:
+        raise StoreConflict(f"the tag {name!r} names version {won['version']} already and never moves. Choose another.")
+
+
+def read_tag(store: ObjectStore, name: str) -> int:
+    """The version that a tag names; raises UnknownName, StoreCorrupt where that is not the version named then."""
+    try:
+        fields = unseal(store.get(tag_path(name)), store.full_url(tag_path(name)))
+    except ObjectMissing as error:
+        raise UnknownName("release", name, tag_names(store), "A release is `latest`, a number or a tag.") from error
+    number = int(fields["version"])
+    if sha256(store.get(version_path(number))) != fields["version_sha256"]:
+        raise StoreCorrupt(f"{store.full_url(version_path(number))} is not the file that the tag {name!r} names.")
+    return number
+
+
+def tag_names(store: ObjectStore) -> list[str]:
+    return [info.path.removeprefix("tags/").removesuffix(".json") for info in store.list("tags")]

@@ -1,0 +1,201 @@
+"""Verify: whether everything that a release reaches is what was written.
+
+quick lists and reads the small files; default also opens some label shards; full reads every byte. A problem names
+the object that is wrong, and one wrong object does not hide another.
+"""
+
+import dataclasses
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeVar
+
+from ..digests import sha256
+from ..errors import ObjectMissing, Refused, StoreCorrupt
+from ..storage.objects import ObjectStore
+from .contents import check_dead_letters, check_label_shard
+from .release import as_number, find_version
+from .segments import Entry, SegmentRef, merge, read_segment
+from .stored import Stored, absences, in_threads
+from .versions import (
+    MARKER,
+    Version,
+    content_digest,
+    count,
+    mix,
+    parse_marker,
+    parse_version,
+    version_path,
+)
+
+Level = Literal["quick", "default", "full"]
+LEVELS: tuple[Level, ...] = ("quick", "default", "full")
+SAMPLED_SHARDS = 16
+NUM_READERS = 4
+"""Whole label shards in memory at a time."""
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong."""
+
+    object: str
+    """Path of the object, relative to the store."""
+    what: str
+
+
+@dataclasses.dataclass
+class Report:
+    """What was checked and what was found."""
+
+    level: Level
+    release: int
+    problems: list[Problem] = dataclasses.field(default_factory=list)
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    """versions, segments, shards; files and bytes that the release holds; files_read: label shards opened."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def add(self, path: str, *what: str) -> None:
+        self.problems += [Problem(path, each) for each in what]
+
+
+def verify(store: ObjectStore, selector: int | str = "latest", level: Level = "default") -> Report:
+    """Check one release and the chain of versions that it stands on; reads only.
+
+    A number that was published and whose file is gone is a problem, not an error; raises UnknownName for a tag, or
+    `latest` of an empty store.
+    """
+    number = as_number(selector)
+    report = Report(level, number if number is not None and number > 0 else find_version(store, selector))
+    check_marker(store, report)
+    version = check_chain(store, report)
+    if version is None:
+        return report
+    entries = check_segments(store, version, report)
+    if entries is None:
+        return report
+    check_sums(version, entries, report)
+    check_presence(store, entries, report)
+    if level != "quick":
+        check_contents(store, version, entries, report)
+    return report
+
+
+def check_marker(store: ObjectStore, report: Report) -> None:
+    attempt(report, MARKER, lambda: parse_marker(store.get(MARKER), store))
+
+
+def attempt(report: Report, path: str, work: Callable[[], T]) -> T | None:
+    """The result of `work`, or None and a problem with the object at `path`."""
+    try:
+        return work()
+    except ObjectMissing:
+        report.add(path, "is gone")
+    except (StoreCorrupt, Refused) as error:
+        report.add(path, str(error))
+    return None
+
+
+def check_chain(store: ObjectStore, report: Report) -> Version | None:
+    """Every version from the first to this one is whole, in its place, and names the bytes of its parent."""
+    paths = {number: version_path(number) for number in range(report.release, 0, -1)}
+    read = in_threads(lambda path: attempt(report, path, lambda: store.get(path)), list(paths.values()))
+    files = dict(zip(paths, read, strict=True))
+    versions = {
+        number: check_version(store, number, data, report) for number, data in files.items() if data is not None
+    }
+    for number, version in versions.items():
+        parent = files.get(number - 1)
+        if version is not None and parent is not None and sha256(parent) != version.parent_sha256:
+            report.add(paths[number - 1], f"is not the file that version {number} names as its parent")
+    report.counts["versions"] = len(files)
+    check_runs(versions, report)
+    return versions.get(report.release)
+
+
+def check_version(store: ObjectStore, number: int, data: bytes, report: Report) -> Version | None:
+    path = version_path(number)
+    version = attempt(report, path, lambda: parse_version(data, store.full_url(path)))
+    if version is not None and (version.version, version.parent) != (number, number - 1):
+        report.add(path, f"says that it is version {version.version} with parent {version.parent}")
+    return version
+
+
+def check_runs(versions: Mapping[int, Version | None], report: Report) -> None:
+    first: dict[str, int] = {}
+    for number, version in sorted(versions.items()):
+        if version is not None and first.setdefault(version.run_id, number) != number:
+            report.add(
+                version_path(number), f"was published by run {version.run_id}, as was version {first[version.run_id]}"
+            )
+
+
+def check_segments(store: ObjectStore, version: Version, report: Report) -> dict[str, Entry] | None:
+    """The release's entries, or None where a segment cannot be read."""
+
+    def read(ref: SegmentRef) -> list[Entry] | None:
+        entries = attempt(report, ref.path, lambda: read_segment(store, ref))
+        if entries is not None and len(entries) != ref.entries:
+            report.add(ref.path, f"holds {len(entries)} entries; the version says {ref.entries}")
+        return entries
+
+    lists = in_threads(read, version.segments)
+    report.counts["segments"] = len(lists)
+    whole = [entries for entries in lists if entries is not None]
+    return merge(whole) if len(whole) == len(lists) else None
+
+
+def check_sums(version: Version, entries: Mapping[str, Entry], report: Report) -> None:
+    """What the version says of its entries is what they add up to."""
+    path, listed = version_path(version.version), list(entries.values())
+    report.counts["shards"] = len(listed)
+    if count(listed) != version.counts:
+        report.add(path, f"counts {version.counts} do not add up; the segments say {count(listed)}")
+    if content_digest(version.labels, listed) != version.content_digest:
+        report.add(path, "content digest is not that of its label shards")
+    if not {entry.numerics for entry in listed} <= set(version.numerics):
+        report.add(path, "lacks the numerics of some of its label shards")
+    elif mix(listed, version.numerics) != version.numerics:
+        report.add(path, "numerics do not add up to its label shards")
+    for entry in listed:
+        if entry.rows != entry.ok + entry.dead + entry.filtered or (entry.data is None) != (entry.status == "dead"):
+            report.add(
+                path, f"shard {entry.shard!r}: rows must be ok + dead + filtered, and data there unless it is dead"
+            )
+
+
+def check_presence(store: ObjectStore, entries: Mapping[str, Entry], report: Report) -> None:
+    """Every label shard and dead-letter file lies there at its size."""
+    objects = [each for entry in entries.values() for each in entry.objects()]
+    report.counts["files"] = len(objects)
+    report.counts["bytes"] = sum(each.size_bytes for each in objects)
+    for path, what in absences(store, objects).items():
+        report.add(path, what)
+
+
+def check_contents(store: ObjectStore, version: Version, entries: Mapping[str, Entry], report: Report) -> None:
+    """Open some label shards, or all of them and the dead letters; what is known to be gone is left out."""
+    known = {problem.object for problem in report.problems}
+    full = report.level == "full"
+    chosen = [entry for entry in entries.values() if entry.data is not None and entry.data.path not in known]
+    if not full and len(chosen) > SAMPLED_SHARDS:
+        chosen = random.sample(chosen, SAMPLED_SHARDS)
+    report.counts["files_read"] = len(chosen)
+    found = in_threads(lambda entry: check_label_shard(store, version, entry, full), chosen, NUM_READERS)
+    for entry, what in zip(chosen, found, strict=True):
+        report.add(entry.data.path if entry.data else "", *what)
+    if full:
+        check_letters(store, [entry.dead_letters for entry in entries.values() if entry.dead_letters], report)
+
+
+def check_letters(store: ObjectStore, letters: Sequence[Stored], report: Report) -> None:
+    """Every line of every dead-letter file."""
+    known = {problem.object for problem in report.problems}
+    chosen = [each for each in letters if each.path not in known]
+    found = in_threads(lambda each: check_dead_letters(store, each), chosen, NUM_READERS)
+    for each, what in zip(chosen, found, strict=True):
+        report.add(each.path, *what)

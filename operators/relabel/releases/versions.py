@@ -1,0 +1,197 @@
+"""Versions: the numbered, immutable files that each make a release what it is.
+
+Version n is `versions/v%010d.json`, created once; its existence is the publication. Numbers have no gaps, and each
+version names the digest of its parent's bytes.
+"""
+
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import ValidationError
+
+from ..about import DISTRIBUTION, __version__, installed_version
+from ..digests import Json, digest, seal, sha256, unseal
+from ..errors import ObjectMissing, Refused, StoreCorrupt, UsageError
+from ..labels.contract import Declaration, LabelContract
+from ..storage.objects import ObjectStore, settle
+from .segments import Entry, SegmentRef
+from .stored import in_threads
+
+FORMAT = 1
+"""Of everything below a store's root; a reader refuses what is newer."""
+MARKER = "store.json"
+NAME = re.compile(r"versions/v(\d{10})\.json")
+KEY_PACKAGES = ("numpy", "pyarrow", "pydantic", "fsspec", "s3fs")
+
+
+class LabelIdentity(Declaration):
+    """One label of a release: what it is and who made it."""
+
+    operator: str
+    version: int
+    """Of the operator."""
+    fingerprint: str
+    identity: Json
+    """All that was chosen and can change the label."""
+    contract: LabelContract
+    class_names: tuple[str, ...] = ()
+    """In the order of ids; not part of the identity, which holds their digest."""
+
+
+class Counts(Declaration):
+    """rows: samples = ok + dead + filtered, over the shards that are not dead."""
+
+    shards: int
+    dead_shards: int
+    samples: int
+    ok: int
+    dead: int
+    filtered: int
+    reasons: dict[str, int]
+    """Reason code -> rows, and dead shards under theirs."""
+
+
+class Version(Declaration):
+    """One release's own file."""
+
+    format: int
+    version: int
+    parent: int
+    """0 where there is none."""
+    parent_sha256: str
+    """Of the parent file's bytes; "" where there is none."""
+    commit_id: str
+    run_id: str
+    segments: tuple[SegmentRef, ...]
+    labels: dict[str, LabelIdentity]
+    selection: Json
+    source: Json
+    counts: Counts
+    coverage: float
+    """Shards in the release over shards in the source, in [0, 1]."""
+    numerics: dict[str, Json]
+    """Digest -> how labels were computed, and in how many `shards`."""
+    content_digest: str
+    recipe: Json
+    created: str
+    """UTC, ISO 8601; for people, decides nothing."""
+    tool: Json
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        return {name: label.fingerprint for name, label in self.labels.items()}
+
+    def sealed(self) -> bytes:
+        """The bytes of its file."""
+        return seal(self.model_dump(mode="json"))
+
+
+def version_path(number: int) -> str:
+    return f"versions/v{number:010d}.json"
+
+
+def parse_version(data: bytes, url: str) -> Version:
+    """Raises StoreCorrupt where these are not the bytes of a version, Refused where it is of a newer format."""
+    fields = unseal(data, url)
+    check_format(fields.get("format"), url)
+    try:
+        return Version.model_validate(fields)
+    except ValidationError as error:
+        raise StoreCorrupt(f"{url} is sealed but is not a version: {error}") from error
+
+
+def read_version(store: ObjectStore, number: int) -> Version:
+    """Raises StoreCorrupt, naming the file, where it is gone or damaged."""
+    path = version_path(number)
+    try:
+        return parse_version(store.get(path), store.full_url(path))
+    except ObjectMissing as error:
+        raise StoreCorrupt(f"{store.full_url(path)} is gone.") from error
+
+
+def version_numbers(store: ObjectStore) -> list[int]:
+    """Ascending; found by listing, for there is no pointer that could be stale."""
+    return [int(found[1]) for info in store.list("versions") if (found := NAME.fullmatch(info.path))]
+
+
+def read_history(store: ObjectStore) -> list[Version]:
+    """Every version, oldest first."""
+    return in_threads(lambda number: read_version(store, number), version_numbers(store))
+
+
+def check_format(found: Json, url: str) -> None:
+    if not isinstance(found, int):
+        raise StoreCorrupt(f"{url} states no format number; relabel did not write it.")
+    if found > FORMAT:
+        raise Refused(
+            f"{url} has format {found}; this relabel ({__version__}) reads up to {FORMAT}. "
+            f"Upgrade it: pip install --upgrade {DISTRIBUTION}."
+        )
+
+
+def ensure_store(store: ObjectStore, identity: str) -> Json:
+    """Make the root a store unless it is one; returns what its marker says. `identity` names a new store (a uuid)."""
+    data = settle(store, MARKER, seal({"format": FORMAT, "uuid": identity}))
+    return parse_marker(data, store)
+
+
+def read_marker(store: ObjectStore) -> Json:
+    """What the store's marker says; raises UsageError where the root is no store."""
+    try:
+        return parse_marker(store.get(MARKER), store)
+    except ObjectMissing as error:
+        raise UsageError(
+            f"{store.url} is not a label store: it holds no {MARKER}. Give the `store` of a recipe that was run."
+        ) from error
+
+
+def parse_marker(data: bytes, store: ObjectStore) -> Json:
+    fields = unseal(data, store.full_url(MARKER))
+    check_format(fields.get("format"), store.full_url(MARKER))
+    return fields
+
+
+def count(entries: Iterable[Entry]) -> Counts:
+    entries = list(entries)
+    reasons: dict[str, int] = {}
+    for entry in entries:
+        for reason, rows in ({entry.reason: 1} if entry.status == "dead" else entry.reasons).items():
+            reasons[reason] = reasons.get(reason, 0) + rows
+    return Counts(
+        shards=len(entries),
+        dead_shards=sum(entry.status == "dead" for entry in entries),
+        samples=sum(entry.rows for entry in entries),
+        ok=sum(entry.ok for entry in entries),
+        dead=sum(entry.dead for entry in entries),
+        filtered=sum(entry.filtered for entry in entries),
+        reasons=reasons,
+    )
+
+
+def content_digest(labels: Mapping[str, LabelIdentity], entries: Sequence[Entry]) -> str:
+    """Equal for the same labels of the same shards: run, URL, token, attempt and time do not enter."""
+    meaning = {
+        name: {"fingerprint": label.fingerprint, "contract": label.contract.model_dump(mode="json")}
+        for name, label in labels.items()
+    }
+    return digest({"labels": meaning, "shards": sorted([entry.shard, entry.outcome] for entry in entries)})
+
+
+def mix(entries: Iterable[Entry], known: Mapping[str, Json]) -> dict[str, Json]:
+    """`known` numerics by digest, each with the number of shards computed that way; unused ones drop out."""
+    shards: dict[str, int] = {}
+    for entry in entries:
+        shards[entry.numerics] = shards.get(entry.numerics, 0) + 1
+    return {name: {**known[name], "shards": number} for name, number in shards.items()}
+
+
+def tool() -> dict[str, Json]:
+    """Which software published; for people, decides nothing."""
+    packages = {name: installed_version(name) for name in KEY_PACKAGES}
+    return {"relabel": __version__, "python": platform.python_version(), "packages": packages}
+
+
+def parent_digest(store: ObjectStore, parent: Version | None) -> str:
+    """Of the bytes as they lie in the store: an older relabel may have written them otherwise."""
+    return "" if parent is None else sha256(store.get(version_path(parent.version)))

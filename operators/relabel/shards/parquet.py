@@ -1,0 +1,243 @@
+"""Parquet: shards of rows with encoded media in a bytes column or in the Hugging Face image struct.
+
+The whole file is hashed before its first row is read (a remote one on its way to a temporary file), so rows come from
+the bytes that were listed. Page checksums are compared where the file has them.
+"""
+
+import contextlib
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..digests import Json, sample_digest
+from ..errors import BadShard, UnknownName
+from ..reasons import Reason
+from ..storage.failures import translated
+from ..storage.filesystems import resolve
+from .keys import BAD_KEY, decode_key, is_good_key
+from .listing import Files
+from .shard import Sample, Shard, ShardReading, Source, Value
+from .stream import ByteStream, LocalStream, open_stream, reclassified
+
+BATCH_ROWS = 32
+BUFFER_BYTES = 1 << 20
+MAGIC = b"PAR1"
+
+
+class ParquetSource(Source):
+    """Parquet files, one shard each, by path, pattern, list or listing file.
+
+    `needs` are the columns to label from, each a choice of names of which a file must have one; the first is the media
+    whose digest names rows where `key` names no column. `columns` are read as well where they exist.
+    """
+
+    def __init__(
+        self,
+        path: str | Sequence[str],
+        storage_options: Mapping[str, Json] | None = None,
+        key: str | None = None,
+        needs: Sequence[Sequence[str]] = (("image",),),
+        columns: Sequence[str] = (),
+    ) -> None:
+        self.files = Files(path, storage_options)
+        self.key = key
+        self.needs = tuple(tuple(need) for need in needs)
+        self.columns = tuple(columns)
+
+    @property
+    def root(self) -> str:
+        return self.files.root
+
+    def shards(self) -> list[Shard]:
+        """Also looks into the first shard: a column that it lacks is a mistake in the recipe (UnknownName)."""
+        shards = self.files.shards()
+        try:
+            self._look_into(shards[0])
+        except UnknownColumn as error:
+            raise UnknownName("column", error.column, error.known, f"({shards[0].name}; see source.fields)") from error
+        except BadShard:
+            return shards
+        return shards
+
+    def read(self, shard: Shard) -> ShardReading:
+        return ParquetReading(self, open_stream(shard.url, shard.size, shard.etag, self.files.options))
+
+    def select(self, schema: pa.Schema) -> list[str]:
+        """The columns to read; raises UnknownColumn where the key or a need has none."""
+        known = [field.name for field in schema if is_readable(field.type)]
+        for choice in [*self.needs, *([(self.key,)] if self.key else [])]:
+            if not set(choice) & set(known):
+                raise UnknownColumn(choice[0], known)
+        wanted = {name for need in self.needs for name in need} | {*self.columns, self.key}
+        return [name for name in known if name in wanted]
+
+    def media(self, fields: Mapping[str, Value]) -> bytes:
+        """What a row without a key column is named by."""
+        value = next((fields[name] for name in self.needs[0] if fields.get(name) is not None), b"")
+        return value if isinstance(value, bytes) else str(value).encode()
+
+    def _look_into(self, shard: Shard) -> None:
+        filesystem, path = resolve(shard.url, self.files.options)
+        with translated(shard.url), filesystem.open(path, "rb") as file, sound(shard.url):
+            self.select(pq.ParquetFile(file).schema_arrow)
+
+
+class UnknownColumn(BadShard):
+    """A shard without a column that the recipe names."""
+
+    def __init__(self, column: str, known: Sequence[str]) -> None:
+        self.column, self.known = column, list(known)
+        super().__init__(
+            Reason.UNSUPPORTED_SHARD, f"no column {column!r}; the columns are {', '.join(known) or 'none'}"
+        )
+
+    def __reduce__(self) -> tuple[type["UnknownColumn"], tuple[str, list[str]]]:  # type: ignore[override]
+        return UnknownColumn, (self.column, self.known)
+
+
+class ParquetReading(ShardReading):
+    """One pass over a Parquet shard."""
+
+    def __init__(self, source: ParquetSource, stream: ByteStream) -> None:
+        self._source, self._stream = source, stream
+
+    def __iter__(self) -> Iterator[Sample]:
+        with on_disk(self._stream) as path:
+            try:
+                yield from self._rows(path)
+            except BadShard as error:
+                raise reclassified(error, self._stream) from error
+            self._stream.check_unchanged()
+
+    @property
+    def content_sha256(self) -> str:
+        return self._stream.sha256
+
+    def _rows(self, path: str) -> Iterator[Sample]:
+        check_magic(path, self._stream.path)
+        namer = Namer(self._source)
+        row = 0
+        for batch in batches(path, self._stream.path, self._source):
+            for fields in batch:
+                yield namer.name(row, fields)
+                row += 1
+
+
+class Namer:
+    """Gives every row of one shard its key."""
+
+    def __init__(self, source: ParquetSource) -> None:
+        self._source = source
+        self._seen: Counter[str] = Counter()
+
+    def name(self, row: int, fields: dict[str, Value]) -> Sample:
+        """Raises BadShard(DUPLICATE_KEYS) where two rows carry one key."""
+        if self._source.key is None:
+            digest = sample_digest(self._source.media(fields)).hex()
+            self._seen[digest] += 1
+            return Sample(f"{digest}-{self._seen[digest] - 1}", row, fields)
+        value = fields[self._source.key]
+        if isinstance(value, bytes):
+            key, good = decode_key(value)
+        else:
+            key, good = (f"null-{row}", False) if value is None else (str(value), True)
+        if self._seen[key]:
+            raise BadShard(Reason.DUPLICATE_KEYS, f"two rows have the key {key!r} in column {self._source.key!r}")
+        self._seen[key] = 1
+        return Sample(key, row, fields if good and is_good_key(key) else {**fields, BAD_KEY: True})
+
+
+@contextlib.contextmanager
+def on_disk(stream: ByteStream) -> Iterator[str]:
+    """The path of a local file that holds the stream's bytes, all of them read and hashed."""
+    if isinstance(stream, LocalStream):
+        for _ in stream:
+            pass
+        yield stream.path
+        return
+    with tempfile.NamedTemporaryFile(prefix="relabel-", suffix=".parquet") as file:
+        for chunk in stream:
+            with translated(file.name):
+                file.write(chunk)
+        with translated(file.name):
+            file.flush()
+        yield file.name
+
+
+def check_magic(path: str, url: str) -> None:
+    """Tell a file that was cut off from one that never was Parquet."""
+    with translated(path), Path(path).open("rb") as file:
+        head = file.read(4)
+        file.seek(max(file.seek(0, 2) - 4, 0))
+        tail = file.read(4)
+    if head != MAGIC:
+        raise BadShard(Reason.CORRUPT_SHARD, f"{url} is no Parquet file (it starts with {head!r}); check source.kind")
+    if tail != MAGIC:
+        raise BadShard(Reason.TRUNCATED_SHARD, f"{url} lacks Parquet's footer; copy it again")
+
+
+@contextlib.contextmanager
+def sound(url: str) -> Iterator[None]:
+    """Inside, what pyarrow finds wrong with a file is a BadShard."""
+    try:
+        yield
+    except pa.ArrowNotImplementedError as error:
+        raise BadShard(Reason.UNSUPPORTED_SHARD, f"{url}: {error}") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise BadShard(Reason.CORRUPT_SHARD, f"{url} is not sound Parquet ({error}); write it again") from error
+
+
+def batches(path: str, url: str, source: ParquetSource) -> Iterator[list[dict[str, Value]]]:
+    """Rows as dictionaries, a few at a time, in order; pages are read through a small buffer."""
+    with contextlib.ExitStack() as stack:
+        with sound(url):
+            file = stack.enter_context(
+                pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
+            )
+            columns = source.select(file.schema_arrow)
+            found = file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
+        while True:
+            with sound(url):
+                batch = next(found, None)
+                rows = None if batch is None else to_rows(batch)
+            if rows is None:
+                return
+            yield rows
+
+
+def to_rows(batch: pa.RecordBatch) -> list[dict[str, Value]]:
+    columns = [to_values(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def to_values(column: pa.Array) -> list[Value]:
+    if pa.types.is_struct(column.type):
+        column = column.flatten()[column.type.get_field_index("bytes")]
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def is_readable(kind: pa.DataType) -> bool:
+    """Whether a column's values are Python scalars, or the Hugging Face struct {bytes, path}."""
+    if pa.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        return index >= 0 and is_bytes(kind.field(index).type)
+    if pa.types.is_dictionary(kind):
+        return is_readable(kind.value_type)
+    return is_bytes(kind) or any(test(kind) for test in SCALARS)
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in BYTES)
+
+
+BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+SCALARS = (
+    pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer, pa.types.is_floating,
+    pa.types.is_boolean,
+)  # fmt: skip

@@ -1,0 +1,86 @@
+"""Shards and samples: the names and types that every source speaks.
+
+A shard is the unit of commit, identified by name, size and ETag. A sample is identified by (shard, key); its row is
+where it stands, never who it is.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+
+from ..digests import digest
+
+Value = bytes | str | int | float | bool | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a virtual shard (a folder source's bucket)."""
+
+    path: str
+    """Relative to the source's root."""
+    size: int
+    etag: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shard:
+    """One source file, or one hash bucket of a folder."""
+
+    name: str
+    """Relative to the source's root; opaque, never used as a path by a writer."""
+    url: str
+    size: int
+    """In bytes."""
+    etag: str
+    """The store's ETag; mtime_ns on local disk; a digest of the members of a bucket."""
+    members: tuple[Member, ...] = ()
+
+    @property
+    def token(self) -> str:
+        """Digest of (name, size, etag): equal while nobody has touched the shard."""
+        return digest([self.name, self.size, self.etag])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """One member of a source."""
+
+    key: str
+    row: int
+    """Zero-based position among the samples of its shard."""
+    fields: Mapping[str, Value]
+    """Raw: tar members by extension as bytes, Parquet columns by name, `path` and `image` of a folder."""
+
+
+class ShardReading(ABC):
+    """One pass over a shard: iterate it to the end, then ask for its digest.
+
+    Iteration raises BadShard where the bytes are not a whole, well-formed shard or changed under the reader, and
+    StorageError where the store did not answer (worth trying again).
+    """
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Sample]: ...
+
+    @property
+    @abstractmethod
+    def content_sha256(self) -> str:
+        """Of the shard's bytes (a bucket: of its members' names and digests); known once iteration has ended."""
+
+
+class Source(ABC):
+    """The data set being relabelled. Picklable; holds no open connection."""
+
+    @property
+    @abstractmethod
+    def root(self) -> str:
+        """The URL under which the shards lie; their names are relative to it."""
+
+    @abstractmethod
+    def shards(self) -> list[Shard]:
+        """All shards, sorted by name; raises UsageError where there is none or a named one is missing."""
+
+    @abstractmethod
+    def read(self, shard: Shard) -> ShardReading:
+        """Stream one shard's samples, in order, pinned to the bytes that `shard` names."""

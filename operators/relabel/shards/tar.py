@@ -1,0 +1,242 @@
+"""Tar: the regular files of a ustar, pax or GNU archive, parsed from a stream of chunks.
+
+No archive yields fewer members than were written into it: every header's checksum is compared, both end-of-archive
+blocks must be there, and nothing that looks like a header may follow them.
+"""
+
+from collections.abc import Iterable, Iterator
+from zlib import adler32
+
+from ..errors import BadShard
+from ..reasons import Reason
+
+BLOCK = 512
+ZERO_BLOCK = bytes(BLOCK)
+MAX_MEMBER_BYTES = 1 << 30
+MAX_EXTENSION_BYTES = 1 << 20
+"""Of one pax header or GNU long name."""
+
+REGULAR = frozenset((b"0", b"\0", b"7"))
+EMPTY = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
+"""Links, devices, folders, pipes: nothing follows their header."""
+EXTENSIONS = frozenset((b"x", b"X", b"g", b"L", b"K"))
+UNREADABLE = {b"S": "a sparse member", b"M": "a member continued from another volume"}
+
+
+def members(chunks: Iterable[bytes], max_member_bytes: int = MAX_MEMBER_BYTES) -> Iterator[tuple[bytes, bytes]]:
+    """Name and payload of every regular file, in order; `chunks` is consumed to its end.
+
+    Names are raw bytes, with pax and GNU long names applied. Raises BadShard: TRUNCATED_SHARD where the archive ends
+    early, CORRUPT_SHARD where a header is damaged, UNSUPPORTED_SHARD for sparse members and for a member of more than
+    `max_member_bytes` (before anything is allocated for it).
+    """
+    blocks = Blocks(chunks)
+    take = blocks.take
+    shared: dict[bytes, bytes] = {}
+    records: dict[bytes, bytes] = {}
+    while (header := take(BLOCK)) != ZERO_BLOCK:
+        check(header, blocks)
+        kind = header[156:157]
+        size = number(header[124:136], "size", blocks)
+        if kind in EXTENSIONS:
+            extend(kind, read_extension(blocks, size), shared, records, blocks)
+            continue
+        name = b""
+        if shared or records:
+            merged = {**shared, **records}
+            name = merged.get(b"path", b"")
+            size = pax_size(merged, size, blocks)
+            records = {}
+        name = name or header_name(header)
+        if kind in REGULAR and not (kind == b"\0" and name.endswith(b"/")):
+            if size > max_member_bytes:
+                raise BadShard(
+                    Reason.UNSUPPORTED_SHARD,
+                    f"member {name!r} has {size} bytes, above the limit of {max_member_bytes}",
+                )
+            yield name, take(size)
+        else:
+            skip_member(kind, name, size, blocks)
+    if records:
+        raise blocks.corrupt("an extended header without the member that it describes")
+    finish(blocks)
+
+
+class Blocks:
+    """Block-aligned reads over chunks of any size; holds one chunk."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._chunk = b""
+        self._position = 0
+        self._passed = 0
+
+    @property
+    def offset(self) -> int:
+        """Of the next block, in bytes from the start of the archive."""
+        return self._passed + self._position
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes; the padding up to the block's end is passed over."""
+        start = self._position
+        stop = start + size
+        padded = stop + (-size % BLOCK)
+        if padded <= len(self._chunk):
+            self._position = padded
+            return self._chunk[start:stop]
+        data = b"".join(self._across(size))
+        self.skip(padded - stop)
+        return data
+
+    def skip(self, size: int) -> None:
+        """Pass over `size` bytes without holding them."""
+        for _ in self._across(size):
+            pass
+
+    def rest(self) -> Iterator[bytes]:
+        """Every whole block that is left."""
+        while True:
+            if self._position + BLOCK > len(self._chunk) and not self._join_next():
+                return
+            yield self.take(BLOCK)
+
+    def corrupt(self, detail: str) -> BadShard:
+        return BadShard(Reason.CORRUPT_SHARD, f"{detail}, before byte {self.offset}; copy the archive again")
+
+    def _across(self, size: int) -> Iterator[bytes]:
+        while size > 0:
+            piece = self._chunk[self._position : self._position + size]
+            self._position += len(piece)
+            size -= len(piece)
+            yield piece
+            if size and not self._next():
+                raise BadShard(
+                    Reason.TRUNCATED_SHARD,
+                    f"the archive ends at byte {self.offset}, {size} bytes short of what it announced (or without its "
+                    "two end-of-archive blocks); copy it again",
+                )
+
+    def _next(self) -> bool:
+        self._passed += len(self._chunk)
+        self._position = 0
+        self._chunk = next(self._chunks, b"")
+        return bool(self._chunk)
+
+    def _join_next(self) -> bool:
+        left = self._chunk[self._position :]
+        more = next(self._chunks, b"")
+        self._passed += self._position
+        self._position, self._chunk = 0, left + more
+        return bool(more) and (len(self._chunk) >= BLOCK or self._join_next())
+
+
+def check(header: bytes, blocks: Blocks) -> None:
+    """Raise CORRUPT_SHARD where the header's checksum does not match its bytes."""
+    if not is_header(header):
+        raise blocks.corrupt("a member's header does not match its checksum")
+
+
+def is_header(header: bytes) -> bool:
+    field = header[148:156].partition(b"\0")[0].strip()
+    if not field.isdigit():
+        return False
+    # adler32's low half is 1 + the sum modulo 65521, which 256 bytes cannot reach: an exact sum at C speed.
+    total = (adler32(header[:256]) & 0xFFFF) + (adler32(header[256:]) & 0xFFFF) - 2
+    total += 256 - sum(header[148:156])
+    stored = octal(field)
+    if stored == total:
+        return True
+    # Some old tars summed signed bytes.
+    high = sum(1 for index, byte in enumerate(header) if byte > 127 and not 148 <= index < 156)
+    return stored == total - 256 * high
+
+
+def octal(field: bytes) -> int:
+    """-1 where the digits are not octal."""
+    try:
+        return int(field, 8)
+    except ValueError:
+        return -1
+
+
+def number(field: bytes, what: str, blocks: Blocks) -> int:
+    """An octal or GNU base-256 number that is not negative."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    digits = field.partition(b"\0")[0].strip()
+    value = octal(digits or b"0") if digits.isdigit() or not digits else -1
+    if value < 0:
+        raise blocks.corrupt(f"a member's {what} is not a number ({field!r})")
+    return value
+
+
+def header_name(header: bytes) -> bytes:
+    name = header[:100].partition(b"\0")[0]
+    # GNU headers keep times where ustar keeps the prefix.
+    if header[257:263] == b"ustar\0" and header[345]:
+        return header[345:500].partition(b"\0")[0] + b"/" + name
+    return name
+
+
+def read_extension(blocks: Blocks, size: int) -> bytes:
+    if size > MAX_EXTENSION_BYTES:
+        raise BadShard(
+            Reason.UNSUPPORTED_SHARD,
+            f"an extended header of {size} bytes before byte {blocks.offset}; at most {MAX_EXTENSION_BYTES} are read",
+        )
+    return blocks.take(size)
+
+
+def extend(
+    kind: bytes, payload: bytes, shared: dict[bytes, bytes], records: dict[bytes, bytes], blocks: Blocks
+) -> None:
+    """Apply one extended header to the archive (`g`) or to the next member."""
+    if kind == b"L":
+        records[b"path"] = payload.partition(b"\0")[0]
+    elif kind != b"K":
+        (shared if kind == b"g" else records).update(parse_pax(payload, blocks))
+
+
+def parse_pax(payload: bytes, blocks: Blocks) -> dict[bytes, bytes]:
+    """Records of the form `LENGTH KEY=VALUE` and a newline."""
+    records: dict[bytes, bytes] = {}
+    start = 0
+    while start < len(payload) and payload[start]:
+        space = payload.find(b" ", start, start + 20)
+        length = payload[start:space]
+        end = start + int(length) if space > start and length.isdigit() else start
+        key, equals, value = payload[space + 1 : end - 1].partition(b"=")
+        if not start < space < end <= len(payload) or payload[end - 1] != 0x0A or not equals:
+            raise blocks.corrupt("a pax header that does not parse")
+        records[key] = value
+        start = end
+    return records
+
+
+def pax_size(records: dict[bytes, bytes], size: int, blocks: Blocks) -> int:
+    """The member's size, which a record may override; refuses sparse members, whose payload is not their content."""
+    if any(key.startswith(b"GNU.sparse.") for key in records):
+        raise BadShard(Reason.UNSUPPORTED_SHARD, "a sparse member; write the archive without --sparse")
+    stated = records.get(b"size")
+    if not stated:
+        return size
+    if not stated.isdigit():
+        raise blocks.corrupt(f"a pax size that is not a number ({stated[:32]!r})")
+    return int(stated)
+
+
+def skip_member(kind: bytes, name: bytes, size: int, blocks: Blocks) -> None:
+    """Pass over what is not a regular file."""
+    if kind in UNREADABLE or (kind in EMPTY and size):
+        what = UNREADABLE.get(kind, "a link, folder or device that claims to hold data")
+        raise BadShard(Reason.UNSUPPORTED_SHARD, f"{name!r} is {what}; write the archive again with plain files")
+    blocks.skip(size + (-size % BLOCK))
+
+
+def finish(blocks: Blocks) -> None:
+    """Check the second end-of-archive block and read what follows, which may be padding or garbage, never a member."""
+    if blocks.take(BLOCK) != ZERO_BLOCK:
+        raise blocks.corrupt("a zeroed header, or half an end-of-archive mark, in mid-archive")
+    for block in blocks.rest():
+        if block != ZERO_BLOCK and is_header(block):
+            raise blocks.corrupt("another member after the end-of-archive blocks (zeroed, or archives put end to end)")

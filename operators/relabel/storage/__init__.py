@@ -1,0 +1,1 @@
+"""Storage: the object stores that hold label releases, and how URLs become file systems."""

@@ -1,0 +1,1 @@
+"""Testing: the kit for people who write operators and stores: real servers and faulty stores."""

@@ -1,0 +1,99 @@
+"""The cluster: a local Ray for one machine, or a running one; and what of it a run will use."""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+from relabel.errors import UsageError
+
+from .recipe import Resources
+
+# Large activations are mmap'ed and unmapped per operation by default, which halves the rate of CPU models.
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
+QUIET = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_COLOR_PREFIX": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+@contextlib.contextmanager
+def connected(resources: Resources, address: str | None) -> Iterator[None]:
+    """A Ray session: the one that this process already has, a running cluster, or a fresh local one.
+
+    What was started here is shut down here.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    if address is None:
+        start_local(resources)
+    else:
+        join(address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def start_local(resources: Resources) -> None:
+    """One machine; enough logical CPUs for the actors, a reader and a writer even where cores are few."""
+    needed = (resources.actors or 1) * resources.threads + 2
+    ray.init(
+        "local",
+        num_cpus=max(os.cpu_count() or 1, needed),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="warning",
+        runtime_env={"env_vars": {**ALLOCATOR, "PYTHONPATH": os.pathsep.join(import_roots())}},
+    )
+
+
+def join(address: str) -> None:
+    """A running cluster; its workers get this code, whatever is installed there."""
+    modules = [importlib.import_module(name) for name in shipped_modules()]
+    try:
+        ray.init(
+            address,
+            log_to_driver=False,
+            logging_level="warning",
+            runtime_env={"env_vars": ALLOCATOR, "py_modules": modules},
+        )
+    except ConnectionError as error:
+        raise UsageError(f"no Ray cluster answers at {address!r} ({error}); start one with `ray start --head`.") from None
+
+
+def shipped_modules() -> list[str]:
+    """The library, and the programs where they are a package of their own (the checkout)."""
+    programs = __package__ or "pipelines"
+    return ["relabel"] if programs.startswith("relabel.") else ["relabel", programs]
+
+
+def import_roots() -> list[str]:
+    """The folders from which this process imports the library and the programs; local workers use the same."""
+    roots = [str(Path(str(sys.modules[name].__file__)).resolve().parent.parent) for name in shipped_modules()]
+    return list(dict.fromkeys([*roots, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
+
+
+def actor_pool(resources: Resources) -> tuple[int, float]:
+    """(actors, GPUs per actor) for the connected cluster.
+
+    Raises UsageError where the cluster can never hold them beside one reader and one writer.
+    """
+    total = ray.cluster_resources()
+    num_gpus, num_cpus = total.get("GPU", 0.0), total.get("CPU", 0.0)
+    gpus = resources.gpus if resources.gpus is not None else float(num_gpus > 0)
+    actors = resources.actors or (max(1, int(num_gpus / gpus)) if gpus else 1)
+    if gpus and actors * gpus > num_gpus:
+        raise UsageError(
+            f"{actors} actors of {gpus:g} GPUs need {actors * gpus:g}, the cluster has {num_gpus:g}: "
+            "lower resources.actors or resources.gpus."
+        )
+    needed = (0 if gpus else actors * resources.threads) + 1.25
+    if needed > num_cpus:
+        raise UsageError(
+            f"{actors} actors with {resources.threads} threads, a reader and a writer need {needed:g} CPUs, "
+            f"the cluster has {num_cpus:g}: lower resources.actors or resources.threads."
+        )
+    return actors, gpus

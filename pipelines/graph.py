@@ -1,0 +1,117 @@
+"""The graph: shards to events through Ray Data. Read and prepare on CPUs, label on actors, write, tell the driver.
+
+Rows of this graph are parts, not samples: Ray may merge and split blocks as it likes and never mixes two parts.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
+from .job import Job, ShardTask
+from .labelling import LabelStage
+from .parts import read_parts
+from .writing import write_parts
+
+TARGET_BLOCK_BYTES = 32 << 20
+MAX_READ_TASKS = 4_000
+WRITER_CPUS = 0.25
+
+
+class ShardDatasource(Datasource):
+    """A job's shards as streaming read tasks; where there are very many, one task reads several in turn."""
+
+    def __init__(self, job: Job, tasks: Sequence[ShardTask]) -> None:
+        self._job = job
+        self._groups = group(tasks, MAX_READ_TASKS)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return sum(task.shard.size for tasks in self._groups for task in tasks)
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        job = ray.put(self._job)
+        return [ReadTask(ReadShards(job, tasks), _metadata(tasks)) for tasks in self._groups]
+
+
+class ReadShards:
+    """Reads its shards one after the other; a replay yields the same tables."""
+
+    def __init__(self, job: "ray.ObjectRef[Job]", tasks: Sequence[ShardTask]) -> None:
+        self._job, self._tasks = job, tasks
+
+    def __call__(self) -> Iterable[pa.Table]:
+        job = ray.get(self._job)
+        for task in self._tasks:
+            yield from read_parts(job, task)
+
+
+def group(tasks: Sequence[ShardTask], most: int) -> list[Sequence[ShardTask]]:
+    """At most `most` runs of consecutive shards, as even as can be."""
+    per_group = -(-len(tasks) // most)
+    return [tasks[start : start + per_group] for start in range(0, len(tasks), per_group)]
+
+
+def _metadata(tasks: Sequence[ShardTask]) -> BlockMetadata:
+    return BlockMetadata(num_rows=None, size_bytes=sum(task.shard.size for task in tasks), exec_stats=None)
+
+
+def build(job: Job, tasks: Sequence[ShardTask], actors: int, gpus: float) -> Dataset:
+    """The lazy graph of a job: one event per part that was labelled and written."""
+    configure()
+    resources = job.recipe.resources
+    source = ShardDatasource(job, tasks)
+    parts = ray.data.read_datasource(
+        source, override_num_blocks=len(source), concurrency=resources.readers, num_cpus=1
+    )
+    job_ref = ray.put(job)
+    for index in range(len(job.labelers)):
+        parts = parts.map_batches(
+            LabelActor,
+            fn_constructor_args=(job_ref, index),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=actors, max_concurrent_calls_per_actor=2),
+            num_gpus=gpus or None,
+            num_cpus=0 if gpus else resources.threads,
+        )
+    return parts.map_batches(
+        write_events, fn_args=(job_ref,), batch_size=None, batch_format="pyarrow", num_cpus=WRITER_CPUS
+    )
+
+
+class LabelActor(LabelStage):
+    """The label stage as Ray Data builds it."""
+
+    def __init__(self, job: "ray.ObjectRef[Job]", index: int) -> None:
+        super().__init__(ray.get(job), index)
+
+
+def write_events(parts: pa.Table, job: "ray.ObjectRef[Job]") -> pa.Table:
+    return write_parts(parts, ray.get(job))
+
+
+def configure() -> None:
+    """Ray Data's settings for this graph; see the README's design section for each."""
+    context = DataContext.get_current()
+    context.target_max_block_size = TARGET_BLOCK_BYTES
+    context.execution_options.preserve_order = False
+    context.max_errored_blocks = 0
+    context.execution_no_progress_timeout_s = 3600
+    context.wait_for_min_actors_s = 900
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def events(dataset: Dataset) -> Iterator[str]:
+    """The events as they come, in any order."""
+    for block in dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+        yield from block["event"].to_pylist()
+
+

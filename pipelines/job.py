@@ -1,0 +1,91 @@
+"""Jobs: everything that a worker must know of a run, small and picklable; and the words that stages exchange."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from relabel.digests import Json, digest
+from relabel.labelers.labeler import Labeler
+from relabel.releases.versions import LabelIdentity
+from relabel.shards.shard import Shard
+from relabel.shards.source import SourceConfig, selection
+from relabel.storage.objects import ObjectStore
+from relabel.storage.opening import open_store
+
+from .recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One shard to label, and what a former run already did of it."""
+
+    shard: Shard
+    generation: int = 0
+    """Of the receipt that this labelling will write; rises for replay, repair or data found gone."""
+    finished_parts: Mapping[int, "Part"] = dataclasses.field(default_factory=dict)
+    """By first row."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """The labels of a run of consecutive rows of one shard, lying in the store."""
+
+    start: int
+    rows: int
+    path: str
+    """Content-addressed: its name holds the digest of its bytes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run's meaning and settings."""
+
+    run_id: str
+    recipe: Recipe
+    labelers: tuple[Labeler[Any], ...]
+    """In the order of the recipe's steps, with their facts, without weights."""
+
+    @property
+    def source(self) -> SourceConfig:
+        return self.recipe.source
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all labels' fingerprints and of which rows are labelled from which fields."""
+        return digest({"labels": self.label_fingerprints, "selection": self.selection})
+
+    @property
+    def selection(self) -> Json:
+        return selection(self.recipe.source)
+
+    @property
+    def label_fingerprints(self) -> dict[str, str]:
+        return {labeler.label: labeler.fingerprint() for labeler in self.labelers}
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Sample fields that any labeler reads, in order, each once."""
+        return tuple(dict.fromkeys(need for labeler in self.labelers for need in labeler.needs))
+
+    def describe_labels(self) -> dict[str, LabelIdentity]:
+        """What the release says of each label."""
+        return {
+            labeler.label: LabelIdentity(
+                operator=labeler.name,
+                version=labeler.version,
+                fingerprint=labeler.fingerprint(),
+                identity=labeler.identity(),
+                contract=labeler.writes(),
+                class_names=tuple(labeler.facts.get("class_names", ())),
+            )
+            for labeler in self.labelers
+        }
+
+    def open_store(self) -> ObjectStore:
+        return open_store(self.recipe.store.url, self.recipe.store.storage_options)
+
+
+    def part_folder(self, token: str, generation: int) -> str:
+        """Where the parts of one shard lie until its label shard is written; only equally cut parts lie together."""
+        part_rows = self.recipe.resources.part_rows
+        return f"parts/{self.fingerprint[:16]}/{token[:32]}-g{generation:04d}-by{part_rows}"

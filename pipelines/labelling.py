@@ -1,0 +1,125 @@
+"""Labelling: the model actor. One part in, the same part out with one more label; a bad sample costs one sample.
+
+Every call of the labeler has exactly `compute_batch` rows (the last one is padded by repeating its last row), so that
+a sample's label depends neither on its neighbours nor on how many there are.
+"""
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from relabel.digests import Json
+from relabel.errors import BadSample
+from relabel.labelers.labeler import Batch
+from relabel.labelers.packing import unpack
+from relabel.labels.reasons import Status
+from relabel.labels.shard_file import label_columns
+
+from .dead_letters import attempt
+from .job import Job
+from .parts import ROWS_SCHEMA, Header, from_ipc, to_ipc
+
+
+class LabelStage:
+    """One labeler of a job on one device; built once per actor."""
+
+    def __init__(self, job: Job, index: int) -> None:
+        self.labeler = copy.copy(job.labelers[index])
+        self.compute_batch = job.recipe.resources.compute_batch
+        device = take_device(job.recipe.resources.threads)
+        self.labeler.load(device)
+        self.contract = self.labeler.writes()
+        self.numerics: Json = {
+            **self.labeler.numerics(),
+            "compute_batch": self.compute_batch,
+            "threads": job.recipe.resources.threads if device == "cpu" else None,
+        }
+
+    def __call__(self, parts: pa.Table) -> pa.Table:
+        """Labels every part (row) of the table."""
+        return pa.concat_tables([self.label_part(parts.slice(row, 1)) for row in range(len(parts))])
+
+    def label_part(self, part: pa.Table) -> pa.Table:
+        begun = time.perf_counter()
+        label = self.labeler.label
+        header = Header.from_json(part["header"][0].as_py())
+        rows = from_ipc(part["rows"][0].as_buffer())
+        batch = unpack(part[f"prepared_{label}"][0].as_buffer())
+        table, failures = self.label_batch(batch, pc.sum(rows["prepared"]).as_py() or 0)
+        if failures:
+            rows = with_failures(rows, failures)
+        header.numerics[label] = self.numerics
+        header.seconds["infer"] = header.seconds.get("infer", 0.0) + round(time.perf_counter() - begun, 6)
+        return (
+            part.drop_columns([f"prepared_{label}", "header", "rows"])
+            .append_column("header", pa.array([header.to_json()], pa.string()))
+            .append_column("rows", pa.array([to_ipc(rows)], pa.large_binary()))
+            .append_column(f"labels_{label}", pa.array([to_ipc(table)], pa.large_binary()))
+        )
+
+    def label_batch(self, batch: Batch, count: int) -> tuple[pa.Table, dict[int, BadSample]]:
+        """One row of label columns per prepared sample (null where it failed), and the failures by position."""
+        good: list[int] = []
+        tables: list[pa.Table] = []
+        failures: dict[int, BadSample] = {}
+        for start in range(0, count, self.compute_batch):
+            positions = range(start, min(start + self.compute_batch, count))
+            for labelled, outcome in self.label_rows(batch, positions):
+                if isinstance(outcome, BadSample):
+                    failures[labelled[0]] = outcome
+                else:
+                    good.extend(labelled)
+                    tables.append(outcome)
+        table = pa.concat_tables(tables) if tables else label_columns(self.contract, None, 0)
+        if failures:
+            place = {position: index for index, position in enumerate(good)}
+            table = table.take(pa.array([place.get(position) for position in range(count)], pa.int64()))
+        return table.combine_chunks(), failures
+
+    def label_rows(self, batch: Batch, positions: range) -> Iterator[tuple[range, pa.Table | BadSample]]:
+        """Labels these rows by one call; where it raises, by halves, down to the rows that are to blame."""
+        outcome = attempt(lambda: self.call(batch, positions))
+        if isinstance(outcome, BadSample) and len(positions) > 1:
+            middle = len(positions) // 2
+            yield from self.label_rows(batch, positions[:middle])
+            yield from self.label_rows(batch, positions[middle:])
+        else:
+            yield positions, outcome
+
+    def call(self, batch: Batch, positions: range) -> pa.Table:
+        """One call of the labeler, padded to the compute batch, its output checked against the contract."""
+        padding = self.compute_batch - len(positions)
+        padded = {name: pad(values[positions.start : positions.stop], padding) for name, values in batch.items()}
+        return label_columns(self.contract, self.labeler(padded), self.compute_batch).slice(0, len(positions))
+
+
+def pad(values: np.ndarray | Sequence[np.ndarray], count: int) -> np.ndarray | Sequence[np.ndarray]:
+    """`values` with its last row repeated `count` more times."""
+    if not count:
+        return values
+    if isinstance(values, np.ndarray):
+        return np.concatenate([values, np.repeat(values[-1:], count, axis=0)])
+    return [*values, *[values[-1]] * count]
+
+
+def with_failures(rows: pa.Table, failures: dict[int, BadSample]) -> pa.Table:
+    """`rows` with the failed samples marked dead; positions count the prepared rows."""
+    cells = rows.to_pylist()
+    prepared = [cell for cell in cells if cell["prepared"]]
+    for position, error in failures.items():
+        prepared[position].update(status=str(Status.DEAD), reason=error.reason, detail=error.detail)
+    return pa.Table.from_pylist(cells, ROWS_SCHEMA)
+
+
+def take_device(threads: int) -> str:
+    """The device that this actor has: a GPU where it reserved one, else the CPU with that many threads."""
+    import ray
+    import torch
+
+    if ray.is_initialized() and ray.get_gpu_ids():
+        return "cuda"
+    torch.set_num_threads(threads)
+    return "cpu"

@@ -1,0 +1,178 @@
+"""Loading: a recipe from YAML, a mapping or a file, with overrides; every mistake named with its place."""
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from relabel.digests import Json
+from relabel.errors import UsageError
+from relabel.labelers import registry
+
+from .recipe import Recipe
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+def load(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
+    """A checked recipe.
+
+    `recipe` is a path, the name of a shipped recipe (`label_map`), a mapping or a Recipe; `overrides` are
+    `section.field=value` with YAML values. Raises UsageError that names the field and the nearest known one.
+    """
+    if isinstance(recipe, Recipe):
+        fields: Any = recipe.to_json()
+        where = "recipe"
+    elif isinstance(recipe, Mapping):
+        fields, where = dict(recipe), "recipe"
+    else:
+        path = find(recipe)
+        fields, where = parse(path.read_text(encoding="utf-8"), str(path)), str(path)
+    for override in overrides:
+        fields = overridden(fields, override)
+    try:
+        checked = Recipe.model_validate(fields)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {explain(error, Recipe)}") from None
+    for step in checked.steps:
+        check_parameters(step.operator, step.parameters, f"{where}: steps.{step.label}")
+    return checked
+
+
+def find(recipe: str | Path) -> Path:
+    """The file that `recipe` names: a path, or a shipped recipe by its bare name."""
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for file in SHIPPED.glob("*.yaml")}
+    if str(recipe) in shipped:
+        return shipped[str(recipe)]
+    raise UsageError(f"no recipe {str(recipe)!r}: expected a YAML file or one of {', '.join(sorted(shipped))}.")
+
+
+def parse(text: str, where: str) -> Any:
+    """YAML by the safe loader: plain data, no Python objects."""
+    try:
+        fields = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where}: not valid YAML: {error}") from None
+    if not isinstance(fields, dict):
+        raise UsageError(f"{where}: expected a mapping with source, steps and store, got {type(fields).__name__}.")
+    return fields
+
+
+def overridden(fields: Any, override: str) -> Any:
+    """`fields` with one `a.b=value` applied; a list is entered by index, a step also by its operator or label."""
+    name, equals, text = override.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--set expects section.field=value, got {override!r}.")
+    value = parse_value(text, override)
+    return _assigned(fields, name.split("."), value, override)
+
+
+def parse_value(text: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+
+
+def _assigned(node: Any, path: list[str], value: Any, override: str) -> Any:
+    if not path:
+        return value
+    head, rest = path[0], path[1:]
+    if isinstance(node, list | tuple):
+        index = _index(node, head, override)
+        # A step named by its operator is entered at the operator's parameters.
+        if not head.isdigit() and isinstance(node[index], dict) and "operator" not in node[index]:
+            operator = next(key for key in node[index] if key != "as")
+            rest = [operator, *rest]
+        elif not head.isdigit() and isinstance(node[index], dict):
+            rest = ["parameters", *rest]
+        return [*node[:index], _assigned(node[index], rest, value, override), *node[index + 1 :]]
+    if node is None or isinstance(node, dict):
+        node = node or {}
+        return {**node, head: _assigned(node.get(head), rest, value, override)}
+    if head in ("url", "path", "storage_options") and isinstance(node, str):
+        return _assigned({"url": node}, path, value, override)
+    raise UsageError(f"--set {override!r}: {head!r} lies below {node!r}, which is not a section.")
+
+
+def _index(steps: Sequence[Any], head: str, override: str) -> int:
+    if head.isdigit() and int(head) < len(steps):
+        return int(head)
+    for index, step in enumerate(steps):
+        names = {step} if isinstance(step, str) else {*step, step.get("as"), step.get("operator"), step.get("label")}
+        if head in names:
+            return index
+    raise UsageError(f"--set {override!r}: no entry {head!r}; use an index from 0 to {len(steps) - 1} or a name.")
+
+
+def check_parameters(operator: str, parameters: Mapping[str, Any], where: str) -> None:
+    model = registry.labeler(operator).Parameters
+    try:
+        model.model_validate(dict(parameters))
+    except ValidationError as error:
+        raise UsageError(f"{where}: {explain(error, model)}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Pydantic's findings as sentences: the field's place, what is wrong, the nearest known name."""
+    return "; ".join(_sentence(finding, model) for finding in error.errors()[:5])
+
+
+def _sentence(finding: Any, model: type[BaseModel]) -> str:
+    place = ".".join(str(part) for part in finding["loc"]) or "the recipe"
+    if finding["type"] == "extra_forbidden":
+        known = sorted(_known_fields(model, finding["loc"][:-1]))
+        near = difflib.get_close_matches(str(finding["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}."
+        return f"unknown field {place!r}; {hint}"
+    if finding["type"] == "missing":
+        return f"{place!r} is missing"
+    message = re.sub(r"^Value error, ", "", finding["msg"])
+    return f"{place!r}: {message}, got {finding['input']!r}"
+
+
+def _known_fields(model: type[BaseModel], place: Sequence[str | int]) -> set[str]:
+    """Field names of the section at `place`."""
+    for part in place:
+        if isinstance(part, str) and part in model.model_fields:
+            inner = _section_of(model.model_fields[part].annotation)
+            model = inner if inner is not None else model
+    return set(model.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (tuple, list, typing.Union, types.UnionType):
+        return next((found for arg in typing.get_args(annotation) if (found := _section_of(arg))), None)
+    return None
+
+
+def schema() -> Json:
+    """JSON schema of a recipe for editors, with the parameters of every known operator."""
+    document = Recipe.model_json_schema()
+    steps = []
+    for name, cls in registry.labelers().items():
+        parameters = cls.Parameters.model_json_schema(ref_template=f"#/$defs/{name}/$defs/{{model}}")
+        document["$defs"][name] = parameters
+        steps.append({
+            "type": "object",
+            "properties": {name: {"$ref": f"#/$defs/{name}"}, "as": {"type": "string"}},
+            "required": [name],
+            "additionalProperties": False,
+            "description": (cls.__doc__ or "").partition("\n")[0],
+        })
+    document["properties"]["steps"]["items"] = {"anyOf": steps}
+    document["properties"]["store"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/StoreConfig"}]}
+    document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return document
+
+

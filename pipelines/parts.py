@@ -1,0 +1,197 @@
+"""Parts: one shard's samples read, checked and prepared on a CPU, cut into runs of consecutive rows.
+
+A part's boundaries are row numbers (0, part_rows, 2 part_rows, ...), never bytes or time, so that a resumed run finds
+the parts of a former one. Each part travels through the graph as one row of one table; what Ray does to blocks cannot
+mix it with another.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+
+import pyarrow as pa
+from relabel.digests import Json, sample_digest
+from relabel.errors import BadSample, BadShard
+from relabel.labelers.labeler import Prepared
+from relabel.labelers.packing import pack
+from relabel.labels.reasons import Reason, Status
+from relabel.shards.shard import Sample
+from relabel.shards.source import open_source, pick
+
+from .dead_letters import attempt
+from .job import Job, ShardTask
+
+ROWS_SCHEMA = pa.schema([
+    ("key", pa.string()),
+    ("sample_digest", pa.binary(16)),
+    ("status", pa.string()),
+    ("reason", pa.string()),
+    ("detail", pa.string()),
+    ("prepared", pa.bool_()),
+])
+"""One row per sample of a part. `detail` goes to the dead-letter file; the rows that are `prepared` are, in order, the
+rows of the packed buffers and of the label cells, whatever became of them later."""
+
+
+@dataclasses.dataclass(slots=True)
+class Header:
+    """What a part says of itself; JSON in the part's `header` cell."""
+
+    shard: str
+    size: int
+    etag: str
+    token: str
+    generation: int
+    start: int
+    rows: int
+    last: bool = False
+    """True on exactly one part of a shard: `total_rows` and `content_sha256` are then known."""
+    total_rows: int = 0
+    content_sha256: str = ""
+    problem: tuple[str, str] | None = None
+    """(reason, detail) of a shard that cannot be read to its end."""
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    """CPU-side time spent on the part by stage: read, prepare, infer, write."""
+    numerics: Json = dataclasses.field(default_factory=dict)
+    """Per label what decided the last bits."""
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Header":
+        fields = json.loads(text)
+        if fields["problem"] is not None:
+            fields["problem"] = tuple(fields["problem"])
+        return cls(**fields)
+
+    @property
+    def whole(self) -> bool:
+        """The part is the entire shard."""
+        return self.last and self.start == 0 and self.rows == self.total_rows
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One sample of a part: ready for the models, or with the reason why not."""
+
+    key: str
+    sample_digest: bytes | None
+    status: Status
+    reason: str | None
+    detail: str | None
+    prepared: tuple[Prepared, ...] = ()
+    """Per labeler; empty where the status is not ok."""
+
+
+def read_parts(job: Job, task: ShardTask) -> Iterator[pa.Table]:
+    """Every part of a shard that is still to be labelled, each a table of one row; the last one says so.
+
+    A shard that cannot be read to its end yields one last part that carries the problem.
+    """
+    shard = task.shard
+    part_rows = job.recipe.resources.part_rows
+    reading = open_source(job.source).read(shard)
+    rows: list[Row] = []
+    start = count = 0
+    clock = Clock()
+
+    def header(**fields: object) -> Header:
+        return Header(shard.name, shard.size, shard.etag, shard.token, task.generation, start, len(rows),
+                      seconds=clock.take(), **fields)  # type: ignore[arg-type]
+
+    try:
+        for sample in reading:
+            clock.lap("read")
+            if count and count % part_rows == 0:
+                if start not in task.finished_parts:
+                    yield part_table(job, header(), rows)
+                rows, start = [], count
+            if start not in task.finished_parts:
+                rows.append(prepare_row(job, sample))
+            count += 1
+            clock.lap("prepare")
+        clock.lap("read")
+        end = {"last": True, "total_rows": count, "content_sha256": reading.content_sha256}
+    except BadShard as error:
+        rows = []
+        end = {"last": True, "problem": (error.reason, error.detail)}
+    yield part_table(job, header(**end), rows)
+
+
+def prepare_row(job: Job, sample: Sample) -> Row:
+    """One sample judged by `where`, digested, and prepared for every labeler."""
+    if "__bad_key__" in sample.fields:
+        return Row(sample.key, None, Status.DEAD, Reason.BAD_KEY, "the key is not printable UTF-8")
+    admitted = attempt(lambda: job.source.where_admits(sample))
+    if isinstance(admitted, BadSample):
+        return _dead(sample.key, None, admitted)
+    if not admitted:
+        return Row(sample.key, None, Status.FILTERED, Reason.WHERE, None)
+    picked = attempt(lambda: {need: pick(job.source, sample, need) for need in job.needs})
+    if isinstance(picked, BadSample):
+        return _dead(sample.key, None, picked)
+    media = b"".join(value.encode() if isinstance(value, str) else value for value in picked.values())
+    digest = sample_digest(media)
+    prepared: list[Prepared] = []
+    for labeler in job.labelers:
+        one = attempt(lambda labeler=labeler: labeler.prepare({need: picked[need] for need in labeler.needs}))  # type: ignore[misc]
+        if isinstance(one, BadSample):
+            return _dead(sample.key, digest, one)
+        prepared.append(one)
+    return Row(sample.key, digest, Status.OK, None, None, tuple(prepared))
+
+
+def _dead(key: str, digest: bytes | None, error: BadSample) -> Row:
+    return Row(key, digest, Status.DEAD, error.reason, error.detail)
+
+
+def part_table(job: Job, header: Header, rows: list[Row]) -> pa.Table:
+    """The part as one row: header, the rows' table as Arrow IPC, one packed buffer per label."""
+    columns = {
+        "header": pa.array([header.to_json()], pa.string()),
+        "rows": pa.array([to_ipc(rows_table(rows))], pa.large_binary()),
+    }
+    for index, labeler in enumerate(job.labelers):
+        packed = pack([row.prepared[index] for row in rows if row.status is Status.OK])
+        columns[f"prepared_{labeler.label}"] = pa.array([packed], pa.large_binary())
+    return pa.table(columns)
+
+
+def rows_table(rows: list[Row]) -> pa.Table:
+    cells = [
+        {"key": row.key, "sample_digest": row.sample_digest, "status": str(row.status), "reason": row.reason,
+         "detail": row.detail, "prepared": row.status is Status.OK}
+        for row in rows
+    ]
+    return pa.Table.from_pylist(cells, ROWS_SCHEMA)
+
+
+def to_ipc(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def from_ipc(data: pa.Buffer) -> pa.Table:
+    with pa.ipc.open_stream(data) as reader:
+        return reader.read_all()
+
+
+class Clock:
+    """Seconds by stage since the last `take`."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+    def take(self) -> dict[str, float]:
+        taken, self._seconds = self._seconds, {}
+        return {stage: round(seconds, 6) for stage, seconds in taken.items()}

@@ -1,0 +1,206 @@
+"""Plans: what a run would do and why, from listings and receipts alone; writes nothing, loads no weights."""
+
+import dataclasses
+import datetime
+import re
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from relabel.digests import Json
+from relabel.labelers import registry
+from relabel.labelers.labeler import Labeler
+from relabel.labelers.lock import Lock
+from relabel.releases.receipts import Receipt, Receipts
+from relabel.releases.segments import Entry, read_segments
+from relabel.releases.versions import Version, read_version, version_numbers
+from relabel.shards.shard import Shard
+from relabel.shards.source import open_source
+from relabel.storage.objects import ObjectStore
+
+from .job import Job, Part, ShardTask
+from .recipe import Recipe
+
+PART_NAME = re.compile(r"(\d{10})-(\d+)-[0-9a-f]{32}\.parquet$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Todo:
+    """One shard that the run would label."""
+
+    task: ShardTask
+    why: str
+    """new | changed bytes | content differs | new meaning | output lost | receipt lost."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run would do."""
+
+    job: Job
+    shards: Sequence[Shard]
+    todo: Sequence[Todo]
+    done: Mapping[str, Receipt]
+    """By shard token: finished with this meaning, output in place."""
+    removed: Sequence[str]
+    """Shards of the latest release that the source no longer has."""
+    parent: Version | None
+    changes: Sequence[str]
+    """What makes these labels mean something else than the latest release's."""
+    warnings: Sequence[str]
+    loose_receipts: int
+    """Receipts that are in no fold yet."""
+
+    @property
+    def run_id(self) -> str:
+        return self.job.run_id
+
+    def to_json(self) -> Json:
+        todo_bytes = sum(entry.task.shard.size for entry in self.todo)
+        return {
+            "run_id": self.run_id,
+            "store": self.job.recipe.store.url,
+            "fingerprint": self.job.fingerprint,
+            "shards": len(self.shards),
+            "bytes": sum(shard.size for shard in self.shards),
+            "samples_known": sum(receipt.rows for receipt in self.done.values()),
+            "done": len(self.done),
+            "todo": len(self.todo),
+            "todo_bytes": todo_bytes,
+            "why": dict(Counter(entry.why for entry in self.todo)),
+            "reused_parts": sum(len(entry.task.finished_parts) for entry in self.todo),
+            "removed": list(self.removed),
+            "latest_release": self.parent.version if self.parent else None,
+            "changes": list(self.changes),
+            "warnings": list(self.warnings),
+            "todo_shards": [{"shard": entry.task.shard.name, "why": entry.why} for entry in self.todo[:1000]],
+        }
+
+
+def new_run_id(name: str) -> str:
+    now = datetime.datetime.now(datetime.UTC)
+    return f"{name}-{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+
+
+def make_job(recipe: Recipe, lock: Path | None = None) -> Job:
+    """The recipe's labelers with the facts of their weights (from the lock file where these are not at hand)."""
+    cache = Lock(lock)
+    built: list[Labeler[Any]] = []
+    for step in recipe.steps:
+        cls = registry.labeler(step.operator)
+        labeler = cls(cls.Parameters.model_validate(step.parameters), step.label)
+        labeler.facts = cache.facts(labeler)
+        built.append(labeler)
+    return Job(new_run_id(recipe.name), recipe, tuple(built))
+
+
+def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Plan:
+    """What a run of `job` would do; a store that does not exist yet is an empty one.
+
+    `limit` keeps at most so many shards to label. `check_content` reads the finished shards again and compares
+    their digests, for sources whose bytes may change behind an unchanged size and time.
+    """
+    store = job.open_store()
+    shards = open_source(job.source).shards()
+    numbers = version_numbers(store)
+    parent = read_version(store, numbers[-1]) if numbers else None
+    entries = read_segments(store, parent.segments) if parent else {}
+    changes = explain(parent, job)
+    receipts = Receipts(store, job.fingerprint)
+    finished = receipts.load()
+    present = receipts.data_present(finished)
+    done: dict[str, Receipt] = {}
+    todo: list[Todo] = []
+    for shard in shards:
+        receipt = finished.receipts.get(shard.token)
+        if receipt is None:
+            why = _why_not_done(shard, entries, changes)
+        elif receipt.token not in present:
+            why = "output lost"
+        elif check_content and not _content_equal(job, shard, receipt):
+            why = "content differs"
+        else:
+            done[shard.token] = receipt
+            continue
+        todo.append(Todo(ShardTask(shard, finished.next_generation(shard.token)), why))
+    names = {shard.name for shard in shards}
+    return Plan(
+        job=job,
+        shards=shards,
+        todo=with_parts(job, store, todo[:limit]),
+        done=done,
+        removed=[name for name in entries if name not in names],
+        parent=parent,
+        changes=changes,
+        warnings=[f"{damage} It counts as not written." for damage in finished.damaged],
+        loose_receipts=finished.num_loose,
+    )
+
+
+def _why_not_done(shard: Shard, entries: Mapping[str, Entry], changes: Sequence[str]) -> str:
+    """Why a shard without a receipt must be labelled, as far as the latest release tells."""
+    entry = entries.get(shard.name)
+    if entry is None:
+        return "new"
+    if entry.token != shard.token:
+        return "changed bytes"
+    return "new meaning" if changes else "receipt lost"
+
+
+def _content_equal(job: Job, shard: Shard, receipt: Receipt) -> bool:
+    reading = open_source(job.source).read(shard)
+    for _ in reading:
+        pass
+    return reading.content_sha256 == receipt.content_sha256
+
+
+def with_parts(job: Job, store: ObjectStore, todo: Sequence[Todo]) -> list[Todo]:
+    """The same shards with the parts that a former run left of them."""
+    found: dict[str, dict[int, Part]] = {}
+    for info in store.list(f"parts/{job.fingerprint[:16]}"):
+        match = PART_NAME.search(info.path)
+        if match:
+            folder = info.path.rsplit("/", 1)[0]
+            found.setdefault(folder, {})[int(match[1])] = Part(int(match[1]), int(match[2]), info.path)
+    renewed = []
+    for entry in todo:
+        task = entry.task
+        parts = found.get(job.part_folder(task.shard.token, task.generation), {})
+        renewed.append(Todo(dataclasses.replace(task, finished_parts=parts), entry.why))
+    return renewed
+
+
+def explain(parent: Version | None, job: Job) -> list[str]:
+    """What changed in the meaning of the labels since `parent`, one line per difference."""
+    if parent is None:
+        return []
+    lines = []
+    now = job.describe_labels()
+    for label in sorted(parent.labels.keys() | now.keys()):
+        if label not in now or label not in parent.labels:
+            lines.append(f"label {label}: {'added' if label in now else 'dropped'}")
+        elif parent.labels[label].fingerprint != now[label].fingerprint:
+            before, after = (side.model_dump(mode="json") for side in (parent.labels[label], now[label]))
+            lines.extend(f"label {label}: {line}" for line in differences(before, after))
+    lines.extend(f"source: {line}" for line in differences(parent.selection, job.selection))
+    return lines
+
+
+def differences(before: Json, after: Json, place: str = "") -> list[str]:
+    """`parameters.top_k: 5 -> 3`, for every leaf that differs."""
+    if before == after or place in ("fingerprint", "contract", "class_names"):
+        return []
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [
+            line
+            for key in sorted(before.keys() | after.keys())
+            for line in differences(before.get(key), after.get(key), f"{place}.{key}".lstrip("."))
+        ]
+    return [f"{place.removeprefix('identity.')}: {_short(before)} -> {_short(after)}"]
+
+
+def _short(value: Json) -> str:
+    text = "none" if value is None else str(value)
+    return text[:12] + "…" if re.fullmatch(r"[0-9a-f]{40,}", text) else text[:60]

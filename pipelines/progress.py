@@ -1,0 +1,149 @@
+"""Progress: what a person at a terminal sees, and what a log gets, of a run in flight.
+
+On a terminal: one live bar. Elsewhere: one JSON line every few seconds. Both say what the run waits for.
+"""
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import IO
+
+from relabel.digests import Json
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .parts import Header
+
+LOG_SECONDS = 10.0
+WINDOW_SECONDS = 30.0
+BUSY = 0.85
+
+
+class Tally:
+    """Counts of a run in flight; thread-safe for one writer and several readers."""
+
+    def __init__(self, shards: int) -> None:
+        self.shards = shards
+        self.shards_done = self.dead_shards = 0
+        self.samples = self.dead = 0
+        self.actors = 1
+        self.stage = "starting Ray"
+        self.started = time.monotonic()
+        self.first_event: float | None = None
+        self._recent: list[tuple[float, int, dict[str, float]]] = []
+
+    def part(self, header: Header, dead: int = 0) -> None:
+        """A part was labelled and written."""
+        now = time.monotonic()
+        self.first_event = self.first_event or now
+        self.samples += header.rows
+        self.dead += dead
+        self._recent = [entry for entry in self._recent if entry[0] > now - WINDOW_SECONDS]
+        self._recent.append((now, header.rows, header.seconds))
+
+    def shard(self, dead: bool) -> None:
+        self.shards_done += 1
+        self.dead_shards += dead
+
+    @property
+    def rate(self) -> float:
+        """Samples per second over the last half minute; 0 before the first part."""
+        if self.first_event is None:
+            return 0.0
+        now = time.monotonic()
+        span = max(now - max(now - WINDOW_SECONDS, self.first_event), 1e-3)
+        rows = sum(rows for when, rows, _ in self._recent if when > now - WINDOW_SECONDS)
+        return rows / span if now - self.first_event > 1 else 0.0
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """By finished shards; None before there is one."""
+        if not self.shards_done or self.first_event is None:
+            return None
+        elapsed = time.monotonic() - self.first_event
+        return elapsed * (self.shards - self.shards_done) / self.shards_done
+
+    def waits_for(self) -> str:
+        """What limits the run now: the model where its actors are busy, else reading; before that, the start."""
+        if self.first_event is None:
+            return self.stage
+        spent = [seconds for _, _, seconds in self._recent]
+        infer = sum(one.get("infer", 0.0) for one in spent)
+        span = max(time.monotonic() - max(self.first_event, time.monotonic() - WINDOW_SECONDS), 1e-3)
+        if infer >= BUSY * self.actors * span:
+            return "model"
+        read, prepare = (sum(one.get(stage, 0.0) for one in spent) for stage in ("read", "prepare"))
+        return "storage" if read > prepare else "decoding"
+
+    def to_json(self) -> Json:
+        eta = self.eta_seconds
+        return {
+            "event": "progress",
+            "shards_done": self.shards_done,
+            "shards": self.shards,
+            "samples": self.samples,
+            "images_per_second": round(self.rate, 1),
+            "eta_seconds": None if eta is None else round(eta),
+            "dead_letters": self.dead,
+            "dead_shards": self.dead_shards,
+            "waits_for": self.waits_for(),
+            "elapsed_seconds": round(time.monotonic() - self.started, 1),
+        }
+
+
+@contextlib.contextmanager
+def shown(tally: Tally, stream: IO[str] | None = None, log_seconds: float = LOG_SECONDS) -> Iterator[None]:
+    """Shows `tally` on `stream` (default: standard error) until the block ends."""
+    stream = stream or sys.stderr
+    stop = threading.Event()
+    show = _bar if stream.isatty() else _lines
+    thread = threading.Thread(target=show, args=(tally, stream, stop, log_seconds), daemon=True, name="progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _lines(tally: Tally, stream: IO[str], stop: threading.Event, log_seconds: float) -> None:
+    while not stop.wait(log_seconds):
+        print(json.dumps(tally.to_json()), file=stream, flush=True)
+    print(json.dumps(tally.to_json()), file=stream, flush=True)
+
+
+def _bar(tally: Tally, stream: IO[str], stop: threading.Event, log_seconds: float) -> None:
+    columns = (
+        TextColumn("[bold]labelling"), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total} shards"),
+        TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[eta]}"), TextColumn("{task.fields[dead]}"),
+        TextColumn("[dim]{task.fields[waits]}"), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(file=stream)) as progress:
+        task = progress.add_task("", total=tally.shards, **_words(tally))
+        while not stop.wait(0.2):
+            progress.update(task, completed=tally.shards_done, **_words(tally))
+        progress.update(task, completed=tally.shards_done, **_words(tally))
+
+
+def _words(tally: Tally) -> dict[str, str]:
+    eta = tally.eta_seconds
+    dead = f"[red]{tally.dead} dead" if tally.dead else "0 dead"
+    return {
+        "rate": f"{tally.rate:,.0f} images/s",
+        "eta": "" if eta is None else f"ETA {duration(eta)}",
+        "dead": dead + (f", [red]{tally.dead_shards} dead shards" if tally.dead_shards else ""),
+        "waits": f"waits for: {tally.waits_for()}" if tally.first_event else tally.waits_for(),
+    }
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

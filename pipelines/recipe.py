@@ -1,0 +1,115 @@
+"""Recipe: what a run labels, with what, into which store. Every field of the YAML is documented here."""
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from relabel.digests import Json, digest
+from relabel.shards.source import SourceConfig
+
+LABEL_NAME = r"^[a-z][a-z0-9_]{0,47}$"
+
+
+class Section(BaseModel):
+    """Frozen; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Step(Section):
+    """One operator. In YAML: `- label_map: {model: efficientnet-lite0}`, with `as: NAME` to name its label."""
+
+    operator: str
+    """Short name of a registered operator (see `relabel operators`)."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """The operator's parameters; part of the fingerprint."""
+    label: str = Field(pattern=LABEL_NAME)
+    """The label's name; its columns start with it. Default: the operator's name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def from_short_form(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {value: {}}
+        if not isinstance(value, dict) or "operator" in value:
+            return value
+        operators = [key for key in value if key != "as"]
+        if len(operators) != 1:
+            raise ValueError(f"a step names one operator (`- label_map: {{...}}`), got {sorted(map(str, value))}")
+        [operator] = operators
+        return {"operator": operator, "parameters": value[operator] or {}, "label": value.get("as", operator)}
+
+
+class StoreConfig(Section):
+    """Where releases go. In YAML a plain string is the URL."""
+
+    url: str
+    """A folder, or any fsspec URL (`s3://bucket/prefix`)."""
+    storage_options: dict[str, Any] = Field(default_factory=dict)
+    """fsspec options (`endpoint_url`, `profile`); secrets only as `${ENV_NAME}`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def from_url(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
+
+
+class Resources(Section):
+    """What the run may use. Nothing here changes what a label means; it may change its last bits (numerics)."""
+
+    actors: int | None = Field(default=None, ge=1)
+    """Model actors. Default: one per GPU of the cluster, or one without GPUs."""
+    gpus: float | None = Field(default=None, ge=0)
+    """GPUs per actor. Default: 1 where the cluster has GPUs, else 0."""
+    threads: int = Field(default=1, ge=1)
+    """Model threads per actor on a CPU; also the CPUs that the actor reserves."""
+    compute_batch: int = Field(default=8, ge=1)
+    """Samples per forward pass; every pass has exactly this many (padded), so neighbours cannot change a label."""
+    part_rows: int = Field(default=256, ge=1)
+    """Samples per part, the unit of work and of retry: lower it for very large inputs."""
+    readers: int | None = Field(default=None, ge=1)
+    """Shards read and decoded at a time. Default: as many as there are CPUs left."""
+
+
+class DeadLetters(Section):
+    """How many samples may fail before the run refuses to publish (exit code 4)."""
+
+    max_fraction: float = Field(default=0.05, ge=0, le=1)
+    """Of all samples; a shard that cannot be read counts as its own fraction of all shards."""
+    allow: int = Field(default=10, ge=0)
+    """Up to this many dead samples never fail a run, whatever the fraction."""
+
+
+class Recipe(Section):
+    """A relabeling job: source, steps, store, resources."""
+
+    name: str = Field(default="relabel", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    """For logs and run ids."""
+    source: SourceConfig
+    """The data set being relabeled."""
+    steps: tuple[Step, ...] = Field(min_length=1)
+    """The operators, each writing one label."""
+    store: StoreConfig
+    """Where the releases go: one store holds one line of releases."""
+    resources: Resources = Resources()
+    """Actors, threads, batch."""
+    dead_letters: DeadLetters = DeadLetters()
+    """The error budget."""
+
+    @field_validator("steps")
+    @classmethod
+    def labels_are_distinct(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        labels = [step.label for step in steps]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"two steps write the label {twice[0]!r}; name one of them with `as: NAME`")
+        return steps
+
+    def to_json(self) -> Json:
+        """As a release carries it: resolved, with every default, without secrets."""
+        return self.model_dump(mode="json")
+
+    def digest(self) -> str:
+        return digest(self.to_json())
+
+    def replace(self, **sections: Any) -> Self:
+        return self.model_copy(update=sections)

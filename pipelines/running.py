@@ -1,0 +1,238 @@
+"""Running: a recipe from plan to release. A run may stop anywhere; running again goes on where it stopped.
+
+A run publishes once every shard of the source is finished. One process runs one graph: after a failed execution
+Ray's actors may keep their devices until the process ends.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from relabel.digests import Json, digest
+from relabel.errors import RelabelError, TooManyDeadLetters
+from relabel.releases.commit import Draft, commit
+from relabel.releases.receipts import Receipt, Receipts
+from relabel.releases.versions import Version
+from relabel.shards.source import open_source
+
+from . import graph
+from .cluster import actor_pool, connected
+from .coverage import Coverage
+from .job import Job, Part
+from .loading import find, load
+from .parts import Header
+from .plan import Plan, make_job, plan
+from .progress import Tally, shown
+from .recipe import Recipe
+from .writing import Event, merge_shard
+
+FOLD_EVERY = 1_000
+MERGES_IN_FLIGHT = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    plan: Plan
+    receipts: Mapping[str, Receipt]
+    """By shard token: every finished shard of the source, from this run or an earlier one."""
+    release: Version | None
+    """What is now the latest release: this run's, or the parent where nothing changed; None while shards are open."""
+    seconds: Mapping[str, float]
+    """Summed over parts by stage: read, prepare, infer, write."""
+
+    @property
+    def published(self) -> bool:
+        """Whether this run wrote the release."""
+        return self.release is not None and self.release.run_id == self.plan.run_id
+
+    @property
+    def labelled(self) -> int:
+        """Shards that this run finished."""
+        return len(self.receipts) - len(self.plan.done)
+
+    @property
+    def open_shards(self) -> int:
+        return len(self.plan.shards) - len(self.receipts)
+
+    def to_json(self) -> Json:
+        return {
+            **self.plan.to_json(),
+            "labelled": self.labelled,
+            "open": self.open_shards,
+            "samples": sum(receipt.rows for receipt in self.receipts.values()),
+            "ok": sum(receipt.ok for receipt in self.receipts.values()),
+            "dead": sum(receipt.dead for receipt in self.receipts.values()),
+            "filtered": sum(receipt.filtered for receipt in self.receipts.values()),
+            "release": self.release.version if self.release else None,
+            "published": self.published,
+            "content_digest": self.release.content_digest if self.release else None,
+            "stage_seconds": dict(self.seconds),
+        }
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Sequence[str] = (),
+    *,
+    limit: int | None = None,
+    address: str | None = None,
+) -> Outcome:
+    """Label what is not labelled yet and publish the release.
+
+    `recipe` and `overrides` as in `loading.load`; `limit` labels at most so many shards this time; `address` is a
+    running Ray cluster (default: a local one for the time of the run). Raises RelabelError; see `errors` for the tree.
+    """
+    checked = load(recipe, overrides)
+    job = make_job(checked, lock_path(recipe))
+    todo = plan(job, limit)
+    receipts = dict(todo.done)
+    seconds: dict[str, float] = {}
+    if todo.todo:
+        with connected(checked.resources, address):
+            for receipt in label(todo, seconds):
+                receipts[receipt.token] = receipt
+    return publish(todo, receipts, seconds)
+
+
+def lock_path(recipe: str | Path | Mapping[str, Any] | Recipe) -> Path | None:
+    """The lock file beside a recipe file; a recipe that is not a file has none."""
+    if isinstance(recipe, Recipe | Mapping):
+        return None
+    path = find(recipe)
+    return path.with_name(f"{path.stem}.lock.json")
+
+
+def label(todo: Plan, seconds: dict[str, float]) -> Iterator[Receipt]:
+    """Runs the graph over the plan's shards; yields each shard's receipt as it becomes durable."""
+    job = todo.job
+    tasks = [entry.task for entry in todo.todo]
+    actors, gpus = actor_pool(job.recipe.resources)
+    tally = Tally(len(tasks))
+    tally.actors, tally.stage = actors, "loading the model"
+    receipts = Receipts(job.open_store(), job.fingerprint)
+    unfolded: list[Receipt] = []
+    with shown(tally), ray_errors():
+        for receipt in follow(job, todo, graph.events(graph.build(job, tasks, actors, gpus)), tally, seconds):
+            tally.shard(receipt.status == "dead")
+            unfolded.append(receipt)
+            if len(unfolded) >= FOLD_EVERY:
+                receipts.fold(unfolded)
+                unfolded = []
+            yield receipt
+    if len(unfolded) > 1:
+        receipts.fold(unfolded)
+
+
+def follow(
+    job: Job, todo: Plan, events: Iterator[str], tally: Tally, seconds: dict[str, float]
+) -> Iterator[Receipt]:
+    """Receipts of whole shards as their events come; shards in parts are merged on the cluster once they are tiled."""
+    coverage = Coverage([entry.task for entry in todo.todo])
+    merge = ray.remote(num_cpus=0)(merge_shard)
+    job_ref = ray.put(job)
+    merging: list[ray.ObjectRef[Receipt]] = []
+    finished: set[str] = set()
+    for text in events:
+        event = Event.from_json(text)
+        count(event, tally, seconds)
+        if event.receipt is not None:
+            if event.header.token not in finished:
+                finished.add(event.header.token)
+                yield event.receipt
+        elif (complete := coverage.add(event)) is not None:
+            merging.append(submit(merge, job_ref, *complete))
+            done, merging = ray.wait(merging, num_returns=len(merging), timeout=0)
+            while len(merging) > MERGES_IN_FLIGHT:
+                more, merging = ray.wait(merging, num_returns=1)
+                done += more
+            yield from (ray.get(one) for one in done)
+    tally.stage = "writing label shards"
+    yield from (ray.get(one) for one in merging)
+
+
+def submit(merge: Any, job: "ray.ObjectRef[Job]", end: Header, parts: list[Part]) -> "ray.ObjectRef[Receipt]":
+    reference: ray.ObjectRef[Receipt] = merge.remote(job, end, parts)
+    return reference
+
+
+def count(event: Event, tally: Tally, seconds: dict[str, float]) -> None:
+    tally.part(event.header, event.dead)
+    for stage, spent in event.header.seconds.items():
+        seconds[stage] = round(seconds.get(stage, 0.0) + spent, 6)
+
+
+def publish(todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float]) -> Outcome:
+    """Commits a release where every shard is finished; the parent stands where nothing changed."""
+    release = None
+    if len(receipts) == len(todo.shards):
+        check_budget(todo.job.recipe, list(receipts.values()))
+        release = commit(todo.job.open_store(), draft(todo, receipts))
+    return Outcome(todo, receipts, release, seconds)
+
+
+def draft(todo: Plan, receipts: Mapping[str, Receipt]) -> Draft:
+    """The release that these receipts make."""
+    job = todo.job
+    return Draft(
+        run_id=job.run_id,
+        parent=todo.parent.version if todo.parent else 0,
+        labels=job.describe_labels(),
+        receipts=[receipts[shard.token] for shard in todo.shards],
+        num_source_shards=len(todo.shards),
+        removed=todo.removed,
+        selection=job.selection,
+        source={"root": open_source(job.source).root, "manifest": digest([shard.token for shard in todo.shards])},
+        recipe=job.recipe.to_json(),
+    )
+
+
+def check_budget(recipe: Recipe, receipts: Sequence[Receipt]) -> None:
+    """Raises TooManyDeadLetters where more samples or shards failed than the recipe allows."""
+    budget = recipe.dead_letters
+    samples, dead = sum(receipt.rows for receipt in receipts), sum(receipt.dead for receipt in receipts)
+    dead_shards = [receipt for receipt in receipts if receipt.status == "dead"]
+    reasons: dict[str, int] = {}
+    for receipt in receipts:
+        for reason, number in (receipt.reasons or {}).items():
+            reasons[reason] = reasons.get(reason, 0) + number
+    if dead > max(budget.allow, budget.max_fraction * samples):
+        found = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()) if reason != "where")
+        raise TooManyDeadLetters(
+            f"{dead} of {samples} samples are dead letters ({found}); the recipe allows {budget.max_fraction:.1%} or "
+            f"{budget.allow}. Nothing was published and nothing is lost: mend the samples, or raise "
+            "dead_letters.max_fraction, and run again."
+        )
+    if len(dead_shards) > budget.max_fraction * len(receipts):
+        worst = dead_shards[0]
+        raise TooManyDeadLetters(
+            f"{len(dead_shards)} of {len(receipts)} shards cannot be read (first: {worst.shard}: {worst.reason}, "
+            f"{worst.detail}); the recipe allows {budget.max_fraction:.1%}. Nothing was published and nothing is "
+            "lost: mend the shards, or raise dead_letters.max_fraction, and run again."
+        )
+
+
+@contextlib.contextmanager
+def ray_errors() -> Iterator[None]:
+    """Turns Ray's errors into ours: the RelabelError that a worker raised, else what failed and what to do."""
+    try:
+        yield
+    except RayError as error:
+        raise own_error(error) or RelabelError(
+            f"the run stopped: {str(error).strip().splitlines()[-1]}. Finished shards are kept; run again to go on."
+        ) from error
+
+
+def own_error(error: BaseException | None) -> RelabelError | None:
+    """The RelabelError at the root of what Ray reports, if there is one."""
+    while error is not None:
+        if isinstance(error, RelabelError):
+            return error
+        cause = getattr(error, "cause", None)
+        error = cause if isinstance(cause, BaseException) else error.__cause__
+    return None

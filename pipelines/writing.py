@@ -1,0 +1,208 @@
+"""Writing: labelled parts into the store, and a shard whose parts are all there into one label shard and its receipt.
+
+A shard that is one part is written at once. A longer one leaves content-addressed parts, which `merge_shard` joins;
+row groups are cut by row index, so the label shard's bytes do not depend on how the parts were cut.
+"""
+
+import dataclasses
+import json
+import re
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from relabel.digests import Json, canonical_json, sha256
+from relabel.errors import StoreCorrupt
+from relabel.labels.reasons import Status
+from relabel.labels.shard_file import decode_label_shard, encode_label_shard, label_schema, label_table
+from relabel.releases.receipts import Receipt, Receipts, keys_digest
+from relabel.releases.records import from_json, to_json
+from relabel.releases.stored import Stored, stored
+from relabel.storage.objects import ObjectStore
+
+from .job import Job, Part
+from .parts import Header, from_ipc
+
+NUMERICS_KEY = b"relabel_numerics"
+ROW_COLUMNS = ("key", "sample_digest", "status", "reason")
+
+
+@dataclasses.dataclass(slots=True)
+class Event:
+    """What a writer tells the driver of one part; labels stay in the store."""
+
+    header: Header
+    part: Part | None = None
+    """Written, and waiting for the shard's other parts."""
+    receipt: Receipt | None = None
+    """The shard is finished: its receipt."""
+    dead: int = 0
+    """Dead rows of the part."""
+
+    def to_json(self) -> str:
+        part = None if self.part is None else to_json(self.part)
+        receipt = None if self.receipt is None else to_json(self.receipt)
+        return json.dumps({"header": self.header.to_json(), "receipt": receipt, "part": part, "dead": self.dead})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Event":
+        fields = json.loads(text)
+        part = None if fields["part"] is None else Part(**fields["part"])
+        receipt = None if fields["receipt"] is None else from_json(Receipt, fields["receipt"], "event")
+        return cls(Header.from_json(fields["header"]), part, receipt, fields["dead"])
+
+
+def write_parts(parts: pa.Table, job: Job) -> pa.Table:
+    """A block of labelled parts in, one event per part out."""
+    store = job.open_store()
+    events = [write_part(job, store, parts.slice(row, 1)).to_json() for row in range(len(parts))]
+    return pa.table({"event": pa.array(events, pa.string())})
+
+
+def write_part(job: Job, store: ObjectStore, part: pa.Table) -> Event:
+    begun = time.perf_counter()
+    header = Header.from_json(part["header"][0].as_py())
+    event = Event(header)
+    if header.problem is not None:
+        event.receipt = finish_dead(job, store, header)
+    elif header.whole or header.rows:
+        labels = part_labels(job, part)
+        event.dead = pc.sum(pc.equal(labels["status"], str(Status.DEAD))).as_py() or 0
+        if header.whole:
+            event.receipt = finish_shard(job, store, header, labels, [header.numerics])
+        else:
+            event.part = put_part(job, store, header, labels)
+    header.seconds["write"] = round(time.perf_counter() - begun, 6)
+    return event
+
+
+def part_labels(job: Job, part: pa.Table) -> pa.Table:
+    """The part's rows with their label columns (null where a row is not ok) and `detail`."""
+    rows = from_ipc(part["rows"][0].as_buffer())
+    prepared = rows.filter(rows["prepared"])
+    alive = pc.equal(prepared["status"], str(Status.OK))
+    labels = {}
+    for labeler in job.labelers:
+        columns = from_ipc(part[f"labels_{labeler.label}"][0].as_buffer()).filter(alive)
+        labels.update({name: columns[name] for name in columns.column_names})
+    table = label_table(job_schema(job), rows.select(ROW_COLUMNS), labels)
+    return table.append_column("detail", rows["detail"])
+
+
+def job_schema(job: Job) -> pa.Schema:
+    return label_schema([labeler.writes() for labeler in job.labelers], job.label_fingerprints)
+
+
+def put_part(job: Job, store: ObjectStore, header: Header, table: pa.Table) -> Part:
+    metadata = {**(table.schema.metadata or {}), NUMERICS_KEY: canonical_json(header.numerics)}
+    data = encode_label_shard(table.replace_schema_metadata(metadata))
+    folder = job.part_folder(header.token, header.generation)
+    path = f"{folder}/{header.start:010d}-{header.rows}-{sha256(data)[:32]}.parquet"
+    store.put(path, data)
+    return Part(header.start, header.rows, path)
+
+
+def merge_shard(job: Job, end: Header, parts: Sequence[Part]) -> Receipt:
+    """Joins a shard's parts, in row order, into its label shard."""
+    store = job.open_store()
+    tables, numerics = [], []
+    for part in parts:
+        data = store.get(part.path)
+        if sha256(data)[:32] != part.path.rsplit("-", 1)[1].removesuffix(".parquet"):
+            raise StoreCorrupt(f"{store.full_url(part.path)} was damaged after it was written; delete it and run again.")
+        table = decode_label_shard(data)
+        numerics.append(json.loads(table.schema.metadata[NUMERICS_KEY]))
+        tables.append(table)
+    receipt = finish_shard(job, store, end, pa.concat_tables(tables), numerics)
+    for part in parts:
+        store.delete(part.path)
+    return receipt
+
+
+def finish_shard(job: Job, store: ObjectStore, end: Header, table: pa.Table, numerics: Sequence[Json]) -> Receipt:
+    """Writes the label shard and its dead letters under names of their own, then the receipt, first wins."""
+    attempt = uuid.uuid4().hex
+    name = f"data/{job.run_id}/{slug(end.shard)}-{attempt[:12]}"
+    data = encode_label_shard(table.drop_columns(["detail"]).replace_schema_metadata(job_schema(job).metadata))
+    dead = dead_letter_lines(table)
+    statuses = Counter(table["status"].to_pylist())
+    receipt = Receipt(
+        **shard_fields(job, end, attempt),
+        content_sha256=end.content_sha256,
+        status="ok",
+        reason="",
+        detail="",
+        rows=len(table),
+        ok=statuses[Status.OK],
+        dead=statuses[Status.DEAD],
+        filtered=statuses[Status.FILTERED],
+        reasons=dict(sorted(Counter(reason for reason in table["reason"].to_pylist() if reason).items())),
+        keys_sha256=keys_digest(table["key"].to_pylist()),
+        data=put(store, f"{name}.parquet", data),
+        dead_letters=put(store, f"{name}.dead.jsonl", dead) if dead else None,
+        numerics=mix(numerics),
+    )
+    return Receipts(store, job.fingerprint).finish(receipt)
+
+
+def finish_dead(job: Job, store: ObjectStore, end: Header) -> Receipt:
+    """The receipt of a shard that cannot be read: no label shard, but a reason; tried again when its bytes change."""
+    assert end.problem is not None
+    reason, detail = end.problem
+    receipt = Receipt(
+        **shard_fields(job, end, uuid.uuid4().hex),
+        content_sha256="",
+        status="dead",
+        reason=reason,
+        detail=detail,
+        rows=0,
+        ok=0,
+        dead=0,
+        filtered=0,
+        reasons={},
+        keys_sha256="",
+        data=None,
+        dead_letters=None,
+        numerics={},
+    )
+    return Receipts(store, job.fingerprint).finish(receipt)
+
+
+def shard_fields(job: Job, end: Header, attempt: str) -> dict[str, Json]:
+    return {
+        "shard": end.shard,
+        "size": end.size,
+        "etag": end.etag,
+        "token": end.token,
+        "generation": end.generation,
+        "fingerprint": job.fingerprint,
+        "run_id": job.run_id,
+        "attempt": attempt,
+    }
+
+
+def put(store: ObjectStore, path: str, data: bytes) -> Stored:
+    store.put(path, data)
+    return stored(path, data)
+
+
+def dead_letter_lines(table: pa.Table) -> bytes:
+    """JSON lines: one per dead row, with key, row, reason and detail."""
+    dead = table.append_column("row", pa.array(range(len(table)), pa.int64()))
+    dead = dead.filter(pc.equal(dead["status"], str(Status.DEAD))).select(["row", "key", "reason", "detail"])
+    return b"".join(canonical_json(line) + b"\n" for line in dead.to_pylist())
+
+
+def mix(numerics: Sequence[Json]) -> Json:
+    """The numerics of a shard: one set, or a list where its parts were computed differently (a resumed run)."""
+    distinct = {canonical_json(one): one for one in numerics if one}
+    ordered = [distinct[key] for key in sorted(distinct)]
+    return ordered[0] if len(ordered) == 1 else {"mixed": ordered} if ordered else {}
+
+
+def slug(name: str) -> str:
+    """A file name that reminds of a shard's name; never decides anything."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[-80:].lstrip("._") or "shard"

@@ -1,0 +1,71 @@
+"""Shared fixtures: one Ray for all tests that need one, the labelled photos, the demo's shards."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Before anything imports Ray or transformers.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+pytest_plugins = ["relabel.testing.fixtures"]
+
+ROOT = Path(__file__).parent.parent
+
+# Two shared cores make timing a poor judge; the same examples on every machine make a failure repeatable.
+hypothesis.settings.register_profile("relabel", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("relabel")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A local Ray of eight logical CPUs, shared by every test; its workers import this checkout."""
+    import ray
+
+    # Ray's socket paths must be short.
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
+    paths = os.pathsep.join([str(ROOT / "operators"), str(ROOT)])
+    ray.init(
+        "local",
+        num_cpus=8,
+        include_dashboard=False,
+        object_store_memory=400 * 2**20,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        _temp_dir=folder,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[tuple[bytes, int]]:
+    """The 20 ImageNet photos of foolbox as (JPEG bytes, class index)."""
+    from pipelines.demo import PHOTOS
+
+    return [(photo.read(), photo.label) for photo in PHOTOS if photo.label is not None]
+
+
+@pytest.fixture(scope="session")
+def demo_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the demo's WebDataset shards; not to be written to."""
+    from pipelines.demo import build_demo_shards
+
+    return build_demo_shards(tmp_path_factory.mktemp("demo"))
