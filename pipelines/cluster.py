@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,12 @@ from .recipe import Resources
 
 # Large activations are mmap'ed and unmapped per operation by default, which halves the rate of CPU models.
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
-QUIET = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_COLOR_PREFIX": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 
 @contextlib.contextmanager
@@ -27,6 +33,9 @@ def connected(resources: Resources, address: str | None) -> Iterator[None]:
         yield
         return
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    if not os.environ.get("RELABEL_DEBUG"):
+        # Ray logs a failed task's traceback before it raises it; the error that is raised says it once.
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if address is None:
         start_local(resources)
     else:
@@ -45,7 +54,7 @@ def start_local(resources: Resources) -> None:
         num_cpus=max(os.cpu_count() or 1, needed),
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="warning",
+        logging_level="error",
         runtime_env={"env_vars": {**ALLOCATOR, "PYTHONPATH": os.pathsep.join(import_roots())}},
     )
 
@@ -57,7 +66,7 @@ def join(address: str) -> None:
         ray.init(
             address,
             log_to_driver=False,
-            logging_level="warning",
+            logging_level="error",
             runtime_env={"env_vars": ALLOCATOR, "py_modules": modules},
         )
     except ConnectionError as error:

@@ -208,7 +208,7 @@ def schema_command(options: argparse.Namespace) -> int:
 
 
 def preview_command(options: argparse.Namespace) -> int:
-    from .preview import preview
+    from .gallery import preview
 
     release = open_release(options)
     drawn = preview(release, options.out, options.samples)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from relabel.errors import BadSample, StorageError, UsageError
-from relabel.labels.reasons import Reason
+from relabel.reasons import Reason
 
 Result = TypeVar("Result")
 

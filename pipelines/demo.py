@@ -7,13 +7,17 @@ import dataclasses
 import importlib.util
 import io
 import json
+import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
+import relabel
 from relabel.errors import UsageError
 
 NUM_SHARDS = 5
+NUM_DRAWN = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,3 +131,46 @@ def write_if_changed(path: Path, data: bytes) -> None:
     partial = path.with_suffix(".partial")
     partial.write_bytes(data)
     partial.replace(path)
+
+
+def demo(folder: str, stream: IO[str]) -> int:
+    """The main job on real photographs: shards, a release, a second run with nothing to do, a picture."""
+    import yaml
+
+    from . import gallery
+    from .loading import SHIPPED, parse
+    from .running import run
+
+    def say(text: str) -> None:
+        print(text, file=stream, flush=True)
+
+    home = Path(folder)
+    shards = build_demo_shards(home)
+    recipe = home / "label_map.yaml"
+    shipped = SHIPPED / "label_map.yaml"
+    fields = parse(shipped.read_text(), str(shipped))
+    fields["source"]["path"] = f"{shards}/*.tar"
+    fields["store"] = str(home / "labels")
+    write_if_changed(recipe, yaml.safe_dump(fields, sort_keys=False).encode())
+    say(f"photographs   {len(PHOTOS)} real photographs in {NUM_SHARDS} WebDataset shards: {shards}")
+    say(f"recipe        {recipe}")
+    first = run(recipe)
+    assert first.release is not None
+    say(f"release       {first.release.version}: {first.release.counts.ok} label maps, "
+        f"content {first.release.content_digest[:16]}" + ("" if first.published else " (there from an earlier demo)"))
+    second = run(recipe)
+    say(f"run again     {second.labelled} shards labelled: a second run finds nothing to do")
+    picture = home / "preview.png"
+    gallery.preview(relabel.open(str(home / "labels")).release(), picture, NUM_DRAWN)
+    say(f"picture       {picture}")
+    say("")
+    say("look further:")
+    for command in (f"show {home}/labels", f"verify {home}/labels --level full", f"plan {recipe} --set label_map.top_k=3"):
+        say(f"    {program()} {command}")
+    return 0
+
+
+def program() -> str:
+    """How the command line was called, to be shown in hints."""
+    name = Path(sys.argv[0]).name
+    return "python -m pipelines" if name == "__main__.py" else name

@@ -70,11 +70,11 @@ def build(job: Job, tasks: Sequence[ShardTask], actors: int, gpus: float) -> Dat
     parts = ray.data.read_datasource(
         source, override_num_blocks=len(source), concurrency=resources.readers, num_cpus=1
     )
-    job_ref = ray.put(job)
     for index in range(len(job.labelers)):
         parts = parts.map_batches(
-            LabelActor,
-            fn_constructor_args=(job_ref, index),
+            LabelStage,
+            # By value: an actor that restarts must not depend on an object that its driver may have lost.
+            fn_constructor_args=(job, index),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=actors, max_concurrent_calls_per_actor=2),
@@ -82,19 +82,8 @@ def build(job: Job, tasks: Sequence[ShardTask], actors: int, gpus: float) -> Dat
             num_cpus=0 if gpus else resources.threads,
         )
     return parts.map_batches(
-        write_events, fn_args=(job_ref,), batch_size=None, batch_format="pyarrow", num_cpus=WRITER_CPUS
+        write_parts, fn_args=(job,), batch_size=None, batch_format="pyarrow", num_cpus=WRITER_CPUS
     )
-
-
-class LabelActor(LabelStage):
-    """The label stage as Ray Data builds it."""
-
-    def __init__(self, job: "ray.ObjectRef[Job]", index: int) -> None:
-        super().__init__(ray.get(job), index)
-
-
-def write_events(parts: pa.Table, job: "ray.ObjectRef[Job]") -> pa.Table:
-    return write_parts(parts, ray.get(job))
 
 
 def configure() -> None:

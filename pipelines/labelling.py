@@ -11,32 +11,30 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from relabel.digests import Json
+import ray
 from relabel.errors import BadSample
 from relabel.labelers.labeler import Batch
 from relabel.labelers.packing import unpack
-from relabel.labels.reasons import Status
+from relabel.reasons import Status
+from relabel.labels.contract import LabelContract
 from relabel.labels.shard_file import label_columns
 
 from .dead_letters import attempt
 from .job import Job
-from .parts import ROWS_SCHEMA, Header, from_ipc, to_ipc
+from .parts import ROWS_SCHEMA, Header, cell, from_ipc, to_ipc
 
 
 class LabelStage:
     """One labeler of a job on one device; built once per actor."""
 
     def __init__(self, job: Job, index: int) -> None:
-        self.labeler = copy.copy(job.labelers[index])
         self.compute_batch = job.recipe.resources.compute_batch
-        device = take_device(job.recipe.resources.threads)
-        self.labeler.load(device)
+        self.labeler = copy.copy(job.labelers[index])
+        self.labeler.compute_batch = self.compute_batch
+        self.labeler.threads = job.recipe.resources.threads
+        self.labeler.load("cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu")
         self.contract = self.labeler.writes()
-        self.numerics: Json = {
-            **self.labeler.numerics(),
-            "compute_batch": self.compute_batch,
-            "threads": job.recipe.resources.threads if device == "cpu" else None,
-        }
+        self.numerics = self.labeler.numerics()
 
     def __call__(self, parts: pa.Table) -> pa.Table:
         """Labels every part (row) of the table."""
@@ -56,8 +54,8 @@ class LabelStage:
         return (
             part.drop_columns([f"prepared_{label}", "header", "rows"])
             .append_column("header", pa.array([header.to_json()], pa.string()))
-            .append_column("rows", pa.array([to_ipc(rows)], pa.large_binary()))
-            .append_column(f"labels_{label}", pa.array([to_ipc(table)], pa.large_binary()))
+            .append_column("rows", cell(to_ipc(rows)))
+            .append_column(f"labels_{label}", cell(to_ipc(table)))
         )
 
     def label_batch(self, batch: Batch, count: int) -> tuple[pa.Table, dict[int, BadSample]]:
@@ -73,7 +71,7 @@ class LabelStage:
                 else:
                     good.extend(labelled)
                     tables.append(outcome)
-        table = pa.concat_tables(tables) if tables else label_columns(self.contract, None, 0)
+        table = pa.concat_tables(tables) if tables else empty_columns(self.contract)
         if failures:
             place = {position: index for index, position in enumerate(good)}
             table = table.take(pa.array([place.get(position) for position in range(count)], pa.int64()))
@@ -96,6 +94,10 @@ class LabelStage:
         return label_columns(self.contract, self.labeler(padded), self.compute_batch).slice(0, len(positions))
 
 
+def empty_columns(contract: LabelContract) -> pa.Table:
+    return pa.table({column.name: pa.array([], column.arrow_type()) for column in contract.columns})
+
+
 def pad(values: np.ndarray | Sequence[np.ndarray], count: int) -> np.ndarray | Sequence[np.ndarray]:
     """`values` with its last row repeated `count` more times."""
     if not count:
@@ -112,14 +114,3 @@ def with_failures(rows: pa.Table, failures: dict[int, BadSample]) -> pa.Table:
     for position, error in failures.items():
         prepared[position].update(status=str(Status.DEAD), reason=error.reason, detail=error.detail)
     return pa.Table.from_pylist(cells, ROWS_SCHEMA)
-
-
-def take_device(threads: int) -> str:
-    """The device that this actor has: a GPU where it reserved one, else the CPU with that many threads."""
-    import ray
-    import torch
-
-    if ray.is_initialized() and ray.get_gpu_ids():
-        return "cuda"
-    torch.set_num_threads(threads)
-    return "cpu"

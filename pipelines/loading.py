@@ -1,6 +1,7 @@
 """Loading: a recipe from YAML, a mapping or a file, with overrides; every mistake named with its place."""
 
 import difflib
+import itertools
 import re
 import types
 import typing
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 from relabel.digests import Json
-from relabel.errors import UsageError
+from relabel.errors import UnknownName, UsageError
 from relabel.labelers import registry
 
 from .recipe import Recipe
@@ -67,19 +68,33 @@ def parse(text: str, where: str) -> Any:
 
 
 def overridden(fields: Any, override: str) -> Any:
-    """`fields` with one `a.b=value` applied; a list is entered by index, a step also by its operator or label."""
+    """`fields` with one `a.b=value` applied.
+
+    A list is entered by index, a step also by its operator or label; `label_map.top_k=3` is short for
+    `steps.label_map.top_k=3`.
+    """
     name, equals, text = override.partition("=")
-    if not equals or not name:
+    path = name.split(".")
+    if not equals or not all(path):
         raise UsageError(f"--set expects section.field=value, got {override!r}.")
-    value = parse_value(text, override)
-    return _assigned(fields, name.split("."), value, override)
-
-
-def parse_value(text: str, override: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UsageError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+    if path[0] not in Recipe.model_fields:
+        steps = [step_names(step) for step in fields.get("steps", ())]
+        if not any(path[0] in names for names in steps):
+            raise UnknownName("section or step", path[0], {*Recipe.model_fields, *itertools.chain(*steps)})
+        path = ["steps", *path]
+    return _assigned(fields, path, value, override)
+
+
+def step_names(step: Any) -> set[str]:
+    """What a step of the YAML may be called by: its operator, its label."""
+    if isinstance(step, str):
+        return {step}
+    names = [step["operator"], step.get("label")] if "operator" in step else [*step.keys() - {"as"}, step.get("as")]
+    return {name for name in names if name}
 
 
 def _assigned(node: Any, path: list[str], value: Any, override: str) -> Any:
@@ -88,27 +103,28 @@ def _assigned(node: Any, path: list[str], value: Any, override: str) -> Any:
     head, rest = path[0], path[1:]
     if isinstance(node, list | tuple):
         index = _index(node, head, override)
-        # A step named by its operator is entered at the operator's parameters.
-        if not head.isdigit() and isinstance(node[index], dict) and "operator" not in node[index]:
-            operator = next(key for key in node[index] if key != "as")
-            rest = [operator, *rest]
-        elif not head.isdigit() and isinstance(node[index], dict):
-            rest = ["parameters", *rest]
-        return [*node[:index], _assigned(node[index], rest, value, override), *node[index + 1 :]]
+        return [*node[:index], _assigned(node[index], _within_step(node[index], head, rest), value, override),
+                *node[index + 1 :]]
     if node is None or isinstance(node, dict):
         node = node or {}
         return {**node, head: _assigned(node.get(head), rest, value, override)}
-    if head in ("url", "path", "storage_options") and isinstance(node, str):
+    if head in ("url", "storage_options") and isinstance(node, str):
         return _assigned({"url": node}, path, value, override)
     raise UsageError(f"--set {override!r}: {head!r} lies below {node!r}, which is not a section.")
+
+
+def _within_step(step: Any, head: str, rest: list[str]) -> list[str]:
+    """The way to a step's parameters, where the step was named and not numbered."""
+    if head.isdigit() or not isinstance(step, dict):
+        return rest
+    return ["parameters", *rest] if "operator" in step else [next(iter(step.keys() - {"as"})), *rest]
 
 
 def _index(steps: Sequence[Any], head: str, override: str) -> int:
     if head.isdigit() and int(head) < len(steps):
         return int(head)
     for index, step in enumerate(steps):
-        names = {step} if isinstance(step, str) else {*step, step.get("as"), step.get("operator"), step.get("label")}
-        if head in names:
+        if head in step_names(step):
             return index
     raise UsageError(f"--set {override!r}: no entry {head!r}; use an index from 0 to {len(steps) - 1} or a name.")
 
@@ -171,7 +187,10 @@ def schema() -> Json:
             "description": (cls.__doc__ or "").partition("\n")[0],
         })
     document["properties"]["steps"]["items"] = {"anyOf": steps}
-    document["properties"]["store"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/StoreConfig"}]}
+    for section, model in (("source", "SourceConfig"), ("store", "StoreConfig")):
+        document["properties"][section] = {"anyOf": [{"type": "string"}, {"$ref": f"#/$defs/{model}"}]}
+    # The kind is guessed from the path's suffix.
+    document["$defs"]["SourceConfig"]["required"] = ["path"]
     document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return document
 

@@ -10,12 +10,13 @@ import json
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 from relabel.digests import Json, sample_digest
 from relabel.errors import BadSample, BadShard
 from relabel.labelers.labeler import Prepared
 from relabel.labelers.packing import pack
-from relabel.labels.reasons import Reason, Status
+from relabel.reasons import Reason, Status
 from relabel.shards.shard import Sample
 from relabel.shards.source import open_source, pick
 
@@ -151,11 +152,10 @@ def part_table(job: Job, header: Header, rows: list[Row]) -> pa.Table:
     """The part as one row: header, the rows' table as Arrow IPC, one packed buffer per label."""
     columns = {
         "header": pa.array([header.to_json()], pa.string()),
-        "rows": pa.array([to_ipc(rows_table(rows))], pa.large_binary()),
+        "rows": cell(to_ipc(rows_table(rows))),
     }
     for index, labeler in enumerate(job.labelers):
-        packed = pack([row.prepared[index] for row in rows if row.status is Status.OK])
-        columns[f"prepared_{labeler.label}"] = pa.array([packed], pa.large_binary())
+        columns[f"prepared_{labeler.label}"] = cell(pack([row.prepared[index] for row in rows if row.prepared]))
     return pa.table(columns)
 
 
@@ -166,6 +166,12 @@ def rows_table(rows: list[Row]) -> pa.Table:
         for row in rows
     ]
     return pa.Table.from_pylist(cells, ROWS_SCHEMA)
+
+
+def cell(data: pa.Buffer) -> pa.Array:
+    """One binary cell around a buffer, without a copy."""
+    offsets = pa.py_buffer(np.array([0, data.size], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
 
 
 def to_ipc(table: pa.Table) -> pa.Buffer:

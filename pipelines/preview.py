@@ -25,7 +25,7 @@ NUM_LISTED = 5
 COLOURS = ("#e4572e", "#1f7a8c", "#f2a900", "#7b4fa3", "#4c9f50")
 INK, FAINT, RULE = "#1d2129", "#7a808a", "#e4e6ea"
 ROW_INCHES, WIDTH_INCHES, DPI = 2.55, 11.0, 150
-STYLE = {"font.family": "DejaVu Sans", "font.size": 10.0, "text.color": INK, "text.parse_math": False}
+STYLE: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 10.0, "text.color": INK, "text.parse_math": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ def view_of(sample: PreviewSample) -> View:
     """Rank the classes by their mean probability, best first, and colour the cells by it."""
     probabilities = sample.label_map.probabilities()
     mean, winners = probabilities.mean((0, 1)), probabilities.argmax(-1)
-    best = np.argsort(-mean, kind="stable")[:NUM_LISTED].tolist()
+    best: list[int] = np.argsort(-mean, kind="stable")[:NUM_LISTED].tolist()
     entries = [
         Entry(short_name(sample.class_names[index]), colour, float(mean[index]), float((winners == index).mean()))
         for index, colour in zip(best, COLOURS, strict=False)

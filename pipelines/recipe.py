@@ -1,10 +1,10 @@
 """Recipe: what a run labels, with what, into which store. Every field of the YAML is documented here."""
 
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from relabel.digests import Json, digest
+from relabel.digests import Json
 from relabel.shards.source import SourceConfig
 
 LABEL_NAME = r"^[a-z][a-z0-9_]{0,47}$"
@@ -107,9 +107,3 @@ class Recipe(Section):
     def to_json(self) -> Json:
         """As a release carries it: resolved, with every default, without secrets."""
         return self.model_dump(mode="json")
-
-    def digest(self) -> str:
-        return digest(self.to_json())
-
-    def replace(self, **sections: Any) -> Self:
-        return self.model_copy(update=sections)

@@ -223,16 +223,20 @@ def ray_errors() -> Iterator[None]:
     try:
         yield
     except RayError as error:
-        raise own_error(error) or RelabelError(
-            f"the run stopped: {str(error).strip().splitlines()[-1]}. Finished shards are kept; run again to go on."
+        root = root_cause(error)
+        if isinstance(root, RelabelError):
+            raise root from error
+        what = (str(root).strip().splitlines() or [""])[0]
+        raise RelabelError(
+            f"the run stopped: {type(root).__name__}: {what} Finished shards are kept; run again to go on. "
+            "(RELABEL_DEBUG=1 shows the traceback.)"
         ) from error
 
 
-def own_error(error: BaseException | None) -> RelabelError | None:
-    """The RelabelError at the root of what Ray reports, if there is one."""
-    while error is not None:
-        if isinstance(error, RelabelError):
+def root_cause(error: BaseException) -> BaseException:
+    """What a worker raised, below the wrappers that Ray puts around it."""
+    while True:
+        below = getattr(error, "cause", None) or error.__cause__
+        if not isinstance(below, BaseException):
             return error
-        cause = getattr(error, "cause", None)
-        error = cause if isinstance(cause, BaseException) else error.__cause__
-    return None
+        error = below

@@ -16,8 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from relabel.digests import Json, canonical_json, sha256
 from relabel.errors import StoreCorrupt
-from relabel.labels.reasons import Status
-from relabel.labels.shard_file import decode_label_shard, encode_label_shard, label_schema, label_table
+from relabel.reasons import Status
+from relabel.labels.shard_file import (
+    column_values,
+    decode_label_shard,
+    encode_label_shard,
+    label_schema,
+    label_table,
+)
 from relabel.releases.receipts import Receipt, Receipts, keys_digest
 from relabel.releases.records import from_json, to_json
 from relabel.releases.stored import Stored, stored
@@ -87,8 +93,8 @@ def part_labels(job: Job, part: pa.Table) -> pa.Table:
     labels = {}
     for labeler in job.labelers:
         columns = from_ipc(part[f"labels_{labeler.label}"][0].as_buffer()).filter(alive)
-        labels.update({name: columns[name] for name in columns.column_names})
-    table = label_table(job_schema(job), rows.select(ROW_COLUMNS), labels)
+        labels.update({column.name: column_values(columns, column) for column in labeler.writes().columns})
+    table = label_table(job_schema(job), *(rows[name].to_pylist() for name in ROW_COLUMNS), labels)
     return table.append_column("detail", rows["detail"])
 
 

@@ -1,5 +1,6 @@
 """Shared fixtures: one Ray for all tests that need one, the labelled photos, the demo's shards."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from relabel.testing.servers import S3Server
 
 # Before anything imports Ray or transformers.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -31,8 +33,8 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """A local Ray of eight logical CPUs, shared by every test; its workers import this checkout."""
+def ray_cluster(seaweed: S3Server) -> Iterator[None]:
+    """A local Ray of eight logical CPUs, shared by every test; its workers import this checkout and reach `seaweed`."""
     import ray
 
     # Ray's socket paths must be short.
@@ -44,8 +46,8 @@ def ray_cluster() -> Iterator[None]:
         include_dashboard=False,
         object_store_memory=400 * 2**20,
         log_to_driver=False,
-        logging_level="ERROR",
-        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": {"PYTHONPATH": paths, **seaweed.environment}},
         _temp_dir=folder,
     )
     try:

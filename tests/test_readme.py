@@ -1,4 +1,4 @@
-"""Every code block of the README runs, in order, in one copy of the checkout.
+"""Every code block of the README runs, in order, in one copy of the checkout in which the demo was run.
 
 `bash` and `python` blocks run as they stand, each in a process of its own; `yaml`, `json` and `text` blocks are not
 programs. A block is skipped only after the comment `<!-- not run: reason -->`, and only where each of its commands
@@ -71,7 +71,7 @@ def environment(checkout: Path) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join([str(checkout / "operators"), str(checkout)])}
 
 
-def run_block(block: Block, checkout: Path) -> None:
+def check_runs(block: Block, checkout: Path) -> None:
     program = [sys.executable, "-c"] if block.language == "python" else ["bash", "-euo", "pipefail", "-c"]
     done = subprocess.run(
         [*program, block.text], cwd=checkout, env=environment(checkout), stdin=subprocess.DEVNULL,
@@ -99,16 +99,18 @@ def test_yaml_blocks_are_yaml(readme_blocks: list[Block]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_blocks_run_in_order(readme_blocks: list[Block], checkout: Path) -> None:
+    # What `make demo` does once everything is installed.
+    check_runs(Block(0, "bash", "python -m pipelines demo", None), checkout)
     for block in readme_blocks:
         if block.language in RUN and not block.reason:
-            run_block(block, checkout)
+            check_runs(block, checkout)
 
 
 def test_a_broken_block_is_found(checkout: Path) -> None:
     with pytest.raises(AssertionError, match=r"README\.md:7 failed"):
-        run_block(Block(7, "bash", "true\nfalse\ntrue", None), checkout)
+        check_runs(Block(7, "bash", "true\nfalse\ntrue", None), checkout)
     with pytest.raises(AssertionError, match="NameError"):
-        run_block(Block(7, "python", "relabel.open('x')", None), checkout)
+        check_runs(Block(7, "python", "relabel.open('x')", None), checkout)
 
 
 def test_blocks_are_read_as_markdown_shows_them() -> None:

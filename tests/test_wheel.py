@@ -1,5 +1,6 @@
 """The wheel: holds every module, and alone in an empty environment reads a release without Ray and torch."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -88,9 +89,11 @@ def bare_python(wheel: Path, root: Path, tmp_path_factory: pytest.TempPathFactor
     return python
 
 
-def run(command: list[str], cwd: Path) -> str:
+def run(command: list[str], cwd: Path, python_path: str | None = None) -> str:
     """What a command prints that must not see this checkout."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if python_path:
+        environment["PYTHONPATH"] = python_path
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout
@@ -116,3 +119,17 @@ def test_its_command_reads_and_verifies_a_release_without_ray(bare_python: Path,
     relabel = str(bare_python.parent / "relabel")
     assert "release" in run([relabel, "log", str(tmp_path / "store")], cwd=tmp_path)
     run([relabel, "verify", str(tmp_path / "store"), "--level", "full"], cwd=tmp_path)
+
+
+def test_with_run_it_labels_from_any_directory(wheel: Path, demo_shards: Path, tmp_path: Path) -> None:
+    """The packages of `[run]` are those of this session; relabel itself comes from the wheel."""
+    site = tmp_path / "site"
+    run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", f"--target={site}", str(wheel)], tmp_path)
+    where = [sys.executable, "-c", "import relabel.pipelines; print(relabel.pipelines.__file__)"]
+    assert run(where, tmp_path, str(site)).strip() == str(site / "relabel" / "pipelines" / "__init__.py")
+    command = [sys.executable, "-m", "relabel.pipelines.command_line"]
+    settings = [f"source.path={demo_shards}/photos-004.tar", f"store={tmp_path / 'labels'}"]
+    options = [word for setting in settings for word in ("--set", setting)]
+    found = json.loads(run([*command, "run", "label_map", *options, "--json"], tmp_path, str(site)))
+    assert (found["labelled"], found["ok"], found["published"]) == (1, 5, True)
+    run([*command, "verify", str(tmp_path / "labels"), "--level", "full"], tmp_path, str(site))

@@ -81,7 +81,7 @@ class AccessDenied(StorageError):
 
 
 class DeadLetter(RelabelError):
-    """Something that cannot be labelled: a reason code (see `labels.reasons`) and a detail for a person."""
+    """Something that cannot be labelled: a reason code (see `reasons`) and a detail for a person."""
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason, self.detail = str(reason), detail

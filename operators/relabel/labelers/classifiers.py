@@ -4,6 +4,7 @@ Whether mean(head(features)) really is the classifier is not assumed here: `dens
 """
 
 import dataclasses
+import importlib
 import io
 import json
 from collections.abc import Callable
@@ -71,7 +72,7 @@ def _load_lite(checkpoint: Checkpoint) -> Classifier:
         raise UsageError(
             f"{checkpoint.architecture} needs its network code. Run `pip install --no-deps efficientnet-lite-pytorch`."
         ) from error
-    network: nn.Module = EfficientNet.from_name(checkpoint.architecture)
+    network: Any = EfficientNet.from_name(checkpoint.architecture)
     state = torch.load(io.BytesIO(checkpoint.weights[0].read_bytes()), map_location="cpu", weights_only=True)
     try:
         network.load_state_dict(state, strict=True)
@@ -106,14 +107,9 @@ def _load_transformers(checkpoint: Checkpoint) -> Classifier:
 
 def _transformers_network(checkpoint: Checkpoint) -> Any:
     """A PreTrainedModel (transformers' own types are dynamic), every weight of which came from the checkpoint."""
+    transformers = _transformers()
     try:
-        from transformers import AutoModelForImageClassification
-        from transformers.utils import logging
-    except ImportError as error:
-        raise UsageError(f"{checkpoint.folder} needs transformers. Run `pip install transformers`.") from error
-    logging.disable_progress_bar()
-    try:
-        network, loading = AutoModelForImageClassification.from_pretrained(
+        network, loading = transformers.AutoModelForImageClassification.from_pretrained(
             checkpoint.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32,
             output_loading_info=True, trust_remote_code=False,
         )  # fmt: skip
@@ -123,6 +119,16 @@ def _transformers_network(checkpoint: Checkpoint) -> Any:
     if faults:
         raise Refused(f"{checkpoint.folder}: the weights do not fit the network: {faults}. It is no classifier's.")
     return network.eval()
+
+
+def _transformers() -> Any:
+    """The module: a large and partly untyped library, imported only for its own models, with its bars off."""
+    try:
+        transformers: Any = importlib.import_module("transformers")
+    except ImportError as error:
+        raise UsageError("this model needs transformers. Run `pip install transformers`.") from error
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
 
 
 def _linear(network: nn.Module, head: nn.Module | None) -> nn.Linear:
@@ -139,10 +145,8 @@ def _linear(network: nn.Module, head: nn.Module | None) -> nn.Linear:
 
 def _transformers_normalisation(checkpoint: Checkpoint) -> Normalisation:
     """Read from the image processor, then compared with what it does to an image: a processor may do more."""
-    from transformers import AutoImageProcessor
-
     try:
-        processor = AutoImageProcessor.from_pretrained(checkpoint.folder, local_files_only=True)
+        processor = _transformers().AutoImageProcessor.from_pretrained(checkpoint.folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise Refused(
             f"{checkpoint.folder} has no image processor, so its normalisation is unknown: {error} "

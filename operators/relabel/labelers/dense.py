@@ -31,7 +31,8 @@ class DenseClassifier(nn.Module):
         self.classifier = classifier
         self.device = torch.device(device)
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.network = classifier.network.to(device=self.device, memory_format=torch.channels_last)
+        network = classifier.network.to(self.device)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stubs lack it
         self.head = copy.deepcopy(classifier.head)
 
     @torch.inference_mode()

@@ -17,14 +17,18 @@ from jaxtyping import Shaped, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..errors import BadSample
-from ..labels.reasons import Reason
+from ..reasons import Reason
 
 MAX_PIXELS = 178_956_970
 """Pillow refuses more by itself (its bomb limit)."""
 
 Rgb = UInt8[np.ndarray, "y x 3"]
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "ICO", "JPEG2000", "AVIF", "MPO")
+Image.init()
+FORMATS = tuple(
+    sorted({"PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "ICO", "JPEG2000", "AVIF"} & Image.OPEN.keys())
+)
+"""Of what this Pillow reads; others (EPS, PDF, WMF) run programs or carry no pixels."""
 SIGNATURE = re.compile(
     rb"(?P<JPEG>\xff\xd8\xff)|(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<GIF>GIF8[79]a)|(?P<TIFF>II\*\0|MM\0\*)|(?P<WebP>RIFF....WEBP)",
     re.DOTALL,
@@ -100,13 +104,13 @@ def _orientation(data: bytes) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            value = Image.open(io.BytesIO(data), formats=("JPEG", "MPO")).getexif().get(ExifTags.Base.Orientation, 1)
+            value = Image.open(io.BytesIO(data), formats=("JPEG",)).getexif().get(ExifTags.Base.Orientation, 1)
     except DECODER_ERRORS:
         return 1
     return value if isinstance(value, int) else 1
 
 
-def _orient(pixels: Rgb, orientation: int) -> Rgb:
+def _orient(pixels: Rgb, orientation: int) -> UInt8[np.ndarray, "height width 3"]:
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -158,7 +162,9 @@ def _from_16_bit(grey: Shaped[np.ndarray, "y x"]) -> Rgb:
     return np.repeat(scaled[..., None], 3, axis=2)
 
 
-def resize_square(image: Rgb, size: int, interpolation: Literal["bilinear", "bicubic"]) -> UInt8[np.ndarray, "y x 3"]:
+def resize_square(
+    image: Rgb, size: int, interpolation: Literal["bilinear", "bicubic"]
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """Stretch to `size` x `size` without a crop: antialiased where it shrinks, on uint8, clamped to 0 .. 255."""
     import torch  # lazily: reading a recipe needs no torch
 

@@ -39,8 +39,9 @@ class FixedBatches:
         return {name: values[: len(images)] for name, values in encode(logits, self.top_k).items()}
 
 
-def fix_kernels() -> None:
-    """fp32 means fp32 (no TF32), and one input gives one output, in this process from now on."""
+def fix_kernels(threads: int) -> None:
+    """So many threads, fp32 means fp32 (no TF32), and one input gives one output, in this process from now on."""
+    torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
@@ -49,9 +50,9 @@ def fix_kernels() -> None:
 
 def numerics(device: torch.device) -> dict[str, Json]:
     """What decides the last bits on this device."""
+    hardware: dict[str, Json]
     if device.type == "cuda":
-        hardware = {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda,
-                    "cudnn": torch.backends.cudnn.version()}  # fmt: skip
+        hardware = {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     else:
         hardware = {"device": f"cpu {torch.backends.cpu.get_cpu_capability()}", "threads": torch.get_num_threads()}
     packages = {name: version(name) for name in ("torch", "numpy", "simplejpeg", "pillow")}

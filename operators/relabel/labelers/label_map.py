@@ -6,7 +6,7 @@ torch is imported where weights are touched, so that a recipe can be read and pl
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,7 +16,7 @@ from ..errors import BadSample, Refused, UsageError
 from ..labels.class_map import ClassMap
 from ..labels.contract import Classes, Geometry, LabelContract
 from ..labels.label_map import Arrays, label_map_contract
-from ..labels.reasons import Reason
+from ..reasons import Reason
 from ..shards.shard import Value
 from .checkpoints import LITE_PREFIX, TRANSFORMERS, find_checkpoint, local_checkpoint
 from .images import MAX_PIXELS, decode_image, resize_square
@@ -49,7 +49,7 @@ class LabelMapParameters(Parameters):
     """Names of the classes in order, where the model does not bring them."""
 
     @model_validator(mode="after")
-    def _fits_the_stride(self) -> Self:
+    def _fits_the_stride(self) -> "LabelMapParameters":
         if self.model.startswith(LITE_PREFIX) and self.input_size % STRIDE:
             nearest = round(self.input_size / STRIDE) * STRIDE
             raise ValueError(
@@ -62,7 +62,8 @@ class LabelMapParameters(Parameters):
 @register
 class LabelMapLabeler(Labeler[LabelMapParameters]):
     """Encoded image in; ids, scores and residual per cell out. A network whose output is not finite on a batch raises
-    BadSample(BAD_OUTPUT) for the batch: the caller halves it until the bad sample is alone."""
+    BadSample(BAD_OUTPUT) for the batch: the caller halves it until the bad sample is alone.
+    """
 
     name = "label_map"
     version = 1
@@ -153,13 +154,11 @@ class LabelMapLabeler(Labeler[LabelMapParameters]):
                 f"the weights of {self.parameters.model} on this machine have sha256 {found}, the plan was made with "
                 f"{facts['weights']}. Put the same files on every machine, or plan again."
             )
-        fix_kernels()
+        fix_kernels(self.threads)
         network = DenseClassifier(load_classifier(checkpoint), device, self.parameters.dtype)
         grid = network.prove(self.parameters.input_size)
         assert list(grid) == facts["grid"], (grid, facts["grid"])
-        self._label = FixedBatches(
-            network, self.compute_batch, self.parameters.top_k, self.parameters.input_size
-        )
+        self._label = FixedBatches(network, self.compute_batch, self.parameters.top_k, self.parameters.input_size)
         engine = {"transformers": version(TRANSFORMERS)} if checkpoint.architecture == TRANSFORMERS else {}
         self._numerics = {**numerics(network.device), **engine, "compute_batch": self.compute_batch}
 

@@ -27,7 +27,7 @@ Labels = Mapping[str, np.ndarray | Sequence[Any]]
 class Parameters(BaseModel):
     """An operator's parameters: frozen and JSON-serialisable, because they are its identity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
 
 
 P = TypeVar("P", bound=Parameters)
@@ -52,6 +52,8 @@ class Labeler(ABC, Generic[P]):
         """What `inspect` found out; set by whoever built the labeler."""
         self.compute_batch = 8
         """Rows of one call of the network, always exactly so many; set before `load`, part of the numerics."""
+        self.threads = 1
+        """Threads of the model on a CPU; set before `load`, part of the numerics."""
 
     def weight_files(self) -> Sequence[Path]:
         """Local files whose bytes decide the labels; a change of size or time makes cached facts stale."""
@@ -71,8 +73,14 @@ class Labeler(ABC, Generic[P]):
 
     def fingerprint(self) -> str:
         """Digest of what this labeler's labels mean."""
-        return digest({"operator": self.name, "version": self.version, "identity": self.identity(),
-                       "contract": self.writes().model_dump(mode="json")})
+        return digest(
+            {
+                "operator": self.name,
+                "version": self.version,
+                "identity": self.identity(),
+                "contract": self.writes().model_dump(mode="json"),
+            }
+        )
 
     @abstractmethod
     def writes(self) -> LabelContract:

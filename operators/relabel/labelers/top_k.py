@@ -23,7 +23,8 @@ def _stable_top(
     cells: Float32[Tensor, "rows y x classes"], top_k: int
 ) -> tuple[Float32[Tensor, "rows y x k"], Int64[Tensor, "rows y x k"]]:
     """torch.topk leaves open which of equal scores it takes, and their order; a full stable sort costs 20 times as
-    much and is needed only for the few cells with a tie across the k-th place."""
+    much and is needed only for the few cells with a tie across the k-th place.
+    """
     scores, ids = cells.topk(top_k, dim=-1)
     crowded = (cells >= scores[..., -1:]).sum(dim=-1) > top_k
     if bool(crowded.any()):

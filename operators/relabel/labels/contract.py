@@ -39,8 +39,17 @@ class Column(Declaration):
         """fixed_size_binary where there is a shape, else the plain scalar type."""
         if self.shape:
             return pa.binary(self.size_bytes)
-        scalars = {"string": pa.string(), "bytes": pa.large_binary(), "<i4": pa.int32(), "<i2": pa.int16(),
-                   "<i8": pa.int64(), "<f4": pa.float32(), "<f2": pa.float16(), "|u1": pa.uint8(), "|b1": pa.bool_()}
+        scalars = {
+            "string": pa.string(),
+            "bytes": pa.large_binary(),
+            "<i4": pa.int32(),
+            "<i2": pa.int16(),
+            "<i8": pa.int64(),
+            "<f4": pa.float32(),
+            "<f2": pa.float16(),
+            "|u1": pa.uint8(),
+            "|b1": pa.bool_(),
+        }
         return scalars[self.dtype]
 
 

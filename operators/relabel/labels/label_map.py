@@ -97,7 +97,7 @@ def encode(logits: Float32[np.ndarray, "rows classes y x"], top_k: int) -> Array
 
     The reference for faster encoders (see `labelers.top_k`).
     """
-    cells = np.ascontiguousarray(np.moveaxis(logits, 1, -1))
+    cells = np.array(np.moveaxis(logits, 1, -1), order="C")
     order = np.argsort(-cells, axis=-1, kind="stable")[..., :top_k]
     scores = np.take_along_axis(cells, order, axis=-1)
     np.put_along_axis(cells, order, -np.inf, axis=-1)
@@ -191,7 +191,7 @@ def _check_presence(contract: LabelContract, table: pa.Table, present: Bool[np.n
 
 
 def _rows_with(fault: Bool[np.ndarray, "rows ..."]) -> Bool[np.ndarray, " rows"]:
-    return fault.reshape(len(fault), -1).any(axis=1) if fault.size else np.zeros(len(fault), np.bool_)
+    return np.asarray(fault.reshape(len(fault), -1).any(axis=1)) if fault.size else np.zeros(len(fault), np.bool_)
 
 
 def _name_rows(bad: Bool[np.ndarray, " rows"], table: pa.Table) -> str:

@@ -6,6 +6,7 @@ so that plain pyarrow can read them.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from jaxtyping import Bool, Shaped, UInt8
 
 from ..digests import SAMPLE_DIGEST_BYTES, Json, canonical_json
 from ..errors import Refused, StoreCorrupt, UsageError
+from ..reasons import Status
 from .contract import FORMAT_KEY, Column, LabelContract
-from .reasons import Status
 
 FORMAT = 1
 ROWS_PER_GROUP = 256
 GROUP_BYTES = 16 * 2**20
+LOOSE = ("string", "bytes", "|b1")
+"""Dtypes whose Arrow layout is not numpy's."""
 ROW_FIELDS = (
     pa.field("key", pa.string(), nullable=False),
     pa.field("sample_digest", pa.binary(SAMPLE_DIGEST_BYTES)),
@@ -100,19 +103,35 @@ def label_table(
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def label_columns(contract: LabelContract, labels: Mapping[str, np.ndarray | Sequence[Any]], rows: int) -> pa.Table:
+    """A labeler's output for `rows` samples as a table of its label's columns.
+
+    Raises Refused where a column is missing or breaks the contract.
+    """
+    if set(labels) != {column.name for column in contract.columns}:
+        wanted = ", ".join(column.name for column in contract.columns)
+        raise Refused(f"the label {contract.name!r} has the columns {wanted}; the labeler gave {sorted(labels)}.")
+    ok = np.ones(rows, np.bool_)
+    arrays = [_label_array(column, ok, labels[column.name]) for column in contract.columns]
+    return pa.table(dict(zip([column.name for column in contract.columns], arrays, strict=True)))
+
+
+def column_values(table: pa.Table, column: Column) -> np.ndarray | list[Any]:
+    """A label column without nulls, as `label_table` takes it: without a copy where it is dense."""
+    return table.column(column.name).to_pylist() if column.dtype in LOOSE else dense(table, column)
+
+
 def _label_array(column: Column, ok: Bool[np.ndarray, " rows"], values: np.ndarray | Sequence[Any]) -> pa.Array:
-    if column.dtype in ("string", "bytes"):
+    if column.dtype in LOOSE[:2]:
         return _text_array(column, ok, values)
-    dense = np.asarray(values)
+    stacked = np.asarray(values)
     expected = (int(ok.sum()), *column.shape)
-    if dense.dtype != np.dtype(column.dtype) or dense.shape != expected:
+    if stacked.dtype != np.dtype(column.dtype) or stacked.shape != expected:
         raise Refused(
             f"label column {column.name!r} must be {column.dtype} {list(expected)} by its contract, "
-            f"got {dense.dtype.str} {list(dense.shape)}; the labeler breaks its contract."
+            f"got {stacked.dtype.str} {list(stacked.shape)}; the labeler breaks its contract."
         )
-    if column.dtype == "|b1":
-        return _text_array(column, ok, dense.tolist())
-    return _dense_array(column, ok, dense)
+    return _text_array(column, ok, stacked.tolist()) if column.dtype in LOOSE else _dense_array(column, ok, stacked)
 
 
 def _text_array(column: Column, ok: Bool[np.ndarray, " rows"], values: np.ndarray | Sequence[Any]) -> pa.Array:
@@ -122,22 +141,22 @@ def _text_array(column: Column, ok: Bool[np.ndarray, " rows"], values: np.ndarra
     return pa.array([next(entries) if present else None for present in ok], column.arrow_type())
 
 
-def _dense_array(column: Column, ok: Bool[np.ndarray, " rows"], dense: Shaped[np.ndarray, "present ..."]) -> pa.Array:
+def _dense_array(column: Column, ok: Bool[np.ndarray, " rows"], values: Shaped[np.ndarray, "present ..."]) -> pa.Array:
     """Scatter the ok rows into one zeroed buffer, or take them as they are where all rows are ok."""
-    nulls = int((~ok).sum())
-    compact: UInt8[np.ndarray, "present bytes"] = np.ascontiguousarray(dense).reshape(len(dense), -1).view(np.uint8)
-    validity = None
+    nulls, validity = int((~ok).sum()), None
+    entries: Shaped[np.ndarray, "present entries"] = values.reshape(len(values), math.prod(column.shape))
+    data: UInt8[np.ndarray, "present bytes"] = np.ascontiguousarray(entries).view(np.uint8)
     if nulls:
         scattered = np.zeros((len(ok), column.size_bytes), np.uint8)
-        scattered[ok] = compact
-        compact = scattered
+        scattered[ok] = data
+        data = scattered
         validity = pa.py_buffer(np.packbits(ok, bitorder="little"))
-    return pa.Array.from_buffers(column.arrow_type(), len(ok), [validity, pa.py_buffer(compact)], nulls)
+    return pa.Array.from_buffers(column.arrow_type(), len(ok), [validity, pa.py_buffer(data)], nulls)
 
 
 def rows_per_group(schema: pa.Schema) -> int:
     """256, or as many as make 16 MiB of fixed-width columns: a function of the schema, never of the data."""
-    width = sum(field.type.bit_width // 8 for field in schema if pa.types.is_primitive(field.type)) + sum(
+    width: int = sum(field.type.bit_width // 8 for field in schema if pa.types.is_primitive(field.type)) + sum(
         field.type.byte_width for field in schema if pa.types.is_fixed_size_binary(field.type)
     )
     return max(1, min(ROWS_PER_GROUP, GROUP_BYTES // width))
@@ -146,16 +165,17 @@ def rows_per_group(schema: pa.Schema) -> int:
 def encode_label_shard(table: pa.Table) -> bytes:
     """Parquet: zstd 3, page checksums, row groups cut by row index only; equal tables give equal bytes."""
     sink = pa.BufferOutputStream()
+    words = [field.name for field in table.schema if field.type == pa.string() and field.name != "key"]
+    columns: dict[str, Any] = {"use_dictionary": words, "write_statistics": ["key"]}
     pq.write_table(
         table.combine_chunks(),
         sink,
         row_group_size=rows_per_group(table.schema),
         compression="zstd",
         compression_level=3,
-        use_dictionary=[field.name for field in table.schema if field.name != "key" and field.type == pa.string()],
-        write_statistics=["key"],
         write_page_checksum=True,
         store_schema=True,
+        **columns,
     )
     return bytes(sink.getvalue())
 

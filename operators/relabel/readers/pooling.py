@@ -50,7 +50,7 @@ def _align(low: float, high: float, cells: int) -> Float64[np.ndarray, " cells"]
     positions = low * cells - 0.5 + (np.arange(samples) + 0.5) * side / samples
     inside = np.clip(positions, 0, cells - 1)
     nearness = 1 - np.abs(inside[:, None] - np.arange(cells))
-    return np.maximum(nearness, 0).mean(axis=0)
+    return np.asarray(np.maximum(nearness, 0).mean(axis=0))
 
 
 def _pool_probabilities(label_map: LabelMap, weights: Float64[np.ndarray, "y x"]) -> Float64[np.ndarray, " classes"]:
@@ -66,7 +66,7 @@ def _pool_logits(label_map: LabelMap, weights: Float64[np.ndarray, "y x"]) -> Fl
     fill = residual - math.log(left_out) if left_out else np.zeros_like(residual)
     logits = _sparse_mean(label_map, weights, scores, fill)
     likelihood = np.exp(logits - logits.max())
-    return likelihood / likelihood.sum()
+    return np.asarray(likelihood / likelihood.sum())
 
 
 def _sparse_mean(
@@ -78,4 +78,5 @@ def _sparse_mean(
     """Weighted mean over cells of a dense map that is `listed` at the ids and `unlisted` at all other classes."""
     above: Shaped[np.ndarray, "y x k"] = weights[..., None] * (listed - unlisted[..., None])
     ids: Int64[np.ndarray, " entries"] = label_map.ids.astype(np.int64).ravel()
-    return np.bincount(ids, above.ravel(), minlength=label_map.classes) + (weights * unlisted).sum()
+    sums = np.bincount(ids, above.ravel(), minlength=label_map.classes)
+    return np.asarray(sums + (weights * unlisted).sum())

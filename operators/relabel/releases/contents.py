@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from ..errors import ObjectMissing, Refused, StoreCorrupt
 from ..labels import label_map
 from ..labels.contract import LabelContract
-from ..labels.reasons import Reason, Status
+from ..reasons import Reason, Status
 from ..labels.shard_file import contracts_of, decode_label_shard, header
 from ..storage.objects import ObjectStore
 from .receipts import keys_digest

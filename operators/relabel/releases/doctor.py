@@ -12,7 +12,7 @@ from ..errors import ObjectExists, ObjectMissing, StorageError
 from ..storage.objects import ObjectStore
 from .stored import in_threads
 
-NUM_RACERS = 8
+NUM_RACERS = 4
 NUM_ROUNDS = 3
 ADVICE = (
     "several writers could overwrite each other's releases. Use a store that honours conditional writes "

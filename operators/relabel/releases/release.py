@@ -1,5 +1,6 @@
 """Release: reading labels back, by shard or by sample, from a store on disk or in a bucket."""
 
+import difflib
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from ..digests import Json
 from ..errors import BadSample, BadShard, ObjectMissing, StoreCorrupt, UnknownName
 from ..labels import label_map
 from ..labels.contract import Column, LabelContract
-from ..labels.reasons import Status
+from ..reasons import Status
 from ..labels.shard_file import decode_label_shard
 from ..storage.objects import ObjectStore
 from ..storage.opening import open_store
@@ -74,7 +75,7 @@ class Release:
     def entry(self, shard: str) -> Entry:
         """What the release says of a shard; raises UnknownName."""
         if shard not in self.entries:
-            raise UnknownName("shard", shard, self.entries)
+            raise unknown("shard", shard, self.shards)
         return self.entries[shard]
 
     def table(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -107,7 +108,7 @@ class Release:
         table = self._table_for_samples(shard)
         row = pc.index(table["key"], key).as_py()
         if row < 0:
-            raise UnknownName("sample", key, table["key"].to_pylist())
+            raise unknown("sample", key, table["key"].to_pylist())
         fields = table.slice(row, 1).to_pylist()[0]
         if fields["status"] != Status.OK:
             raise BadSample(
@@ -183,6 +184,12 @@ def find_version(objects: ObjectStore, selector: int | str) -> int:
         hint = "" if numbers else "Nothing has been published here yet."
         raise UnknownName("release", str(selector), known, hint)
     return wanted
+
+
+def unknown(kind: str, name: str, names: Sequence[str]) -> UnknownName:
+    """An error that shows the nearest of very many names, or a few of them."""
+    near = difflib.get_close_matches(name, names, n=1) or names[:5]
+    return UnknownName(kind, name, near, f"There are {len(names)} in all.")
 
 
 def as_number(selector: int | str) -> int | None:

@@ -3,7 +3,7 @@
 import re
 
 from ..digests import Json, seal, sha256, unseal
-from ..errors import ObjectMissing, StoreConflict, StoreCorrupt, UnknownName, UsageError
+from ..errors import StoreConflict, StoreCorrupt, UnknownName, UsageError
 from ..storage.objects import ObjectStore, settle
 from .versions import version_path
 
@@ -29,10 +29,10 @@ def write_tag(store: ObjectStore, name: str, number: int) -> None:
 
 def read_tag(store: ObjectStore, name: str) -> int:
     """The version that a tag names; raises UnknownName, StoreCorrupt where that is not the version named then."""
-    try:
-        fields = unseal(store.get(tag_path(name)), store.full_url(tag_path(name)))
-    except ObjectMissing as error:
-        raise UnknownName("release", name, tag_names(store), "A release is `latest`, a number or a tag.") from error
+    names = tag_names(store)
+    if name not in names:
+        raise UnknownName("release", name, ["latest", *names], "A release is `latest`, a number or a tag.")
+    fields = unseal(store.get(tag_path(name)), store.full_url(tag_path(name)))
     number = int(fields["version"])
     if sha256(store.get(version_path(number))) != fields["version_sha256"]:
         raise StoreCorrupt(f"{store.full_url(version_path(number))} is not the file that the tag {name!r} names.")

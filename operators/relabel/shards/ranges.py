@@ -6,6 +6,7 @@ before the first byte and after the last.
 
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from fsspec.asyn import sync
@@ -22,10 +23,10 @@ VERSION_FIELDS = ("ETag", "etag", "generation", "md5Hash", "content_md5", "mtime
 
 def version_of(info: Mapping[str, Any]) -> str:
     """What the store says of an object's version: the ETag without quotes, else the nearest thing that it has."""
-    for field in VERSION_FIELDS:
-        if info.get(field) is not None:
-            return str(info[field]).strip('"')
-    return ""
+    value = next((info[field] for field in VERSION_FIELDS if info.get(field) is not None), "")
+    # One backend may call the same moment `created` here and `mtime` there.
+    value = value.timestamp() if isinstance(value, datetime) else value
+    return str(value).strip('"')
 
 
 def changed(url: str, detail: str) -> BadShard:

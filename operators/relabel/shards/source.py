@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -69,7 +69,7 @@ class SourceConfig(BaseModel):
         return path
 
     @model_validator(mode="after")
-    def fits_together(self) -> Self:
+    def fits_together(self) -> "SourceConfig":
         if self.key is not None and self.kind != "parquet":
             raise ValueError(f"`key` names a Parquet column; a source of kind {self.kind} brings its own keys")
         for need, choice in self.fields.items():

@@ -35,9 +35,10 @@ def members(chunks: Iterable[bytes], max_member_bytes: int = MAX_MEMBER_BYTES) -
     shared: dict[bytes, bytes] = {}
     records: dict[bytes, bytes] = {}
     while (header := take(BLOCK)) != ZERO_BLOCK:
-        check(header, blocks)
+        if not is_header(header):
+            raise blocks.corrupt("a member's header does not match its checksum")
         kind = header[156:157]
-        size = number(header[124:136], "size", blocks)
+        size = number(header[124:136], blocks)
         if kind in EXTENSIONS:
             extend(kind, read_extension(blocks, size), shared, records, blocks)
             continue
@@ -130,43 +131,32 @@ class Blocks:
         return bool(more) and (len(self._chunk) >= BLOCK or self._join_next())
 
 
-def check(header: bytes, blocks: Blocks) -> None:
-    """Raise CORRUPT_SHARD where the header's checksum does not match its bytes."""
-    if not is_header(header):
-        raise blocks.corrupt("a member's header does not match its checksum")
-
-
 def is_header(header: bytes) -> bool:
-    field = header[148:156].partition(b"\0")[0].strip()
-    if not field.isdigit():
+    """Whether the block carries the checksum of its own bytes."""
+    try:
+        stored = int(header[148:156].rstrip(b"\0 "), 8)
+    except ValueError:
         return False
     # adler32's low half is 1 + the sum modulo 65521, which 256 bytes cannot reach: an exact sum at C speed.
-    total = (adler32(header[:256]) & 0xFFFF) + (adler32(header[256:]) & 0xFFFF) - 2
-    total += 256 - sum(header[148:156])
-    stored = octal(field)
-    if stored == total:
-        return True
-    # Some old tars summed signed bytes.
-    high = sum(1 for index, byte in enumerate(header) if byte > 127 and not 148 <= index < 156)
-    return stored == total - 256 * high
+    total = (adler32(header[:256]) & 0xFFFF) + (adler32(header[256:]) & 0xFFFF) + 254 - sum(header[148:156])
+    return stored == total or stored == signed_sum(header, total)
 
 
-def octal(field: bytes) -> int:
-    """-1 where the digits are not octal."""
+def signed_sum(header: bytes, total: int) -> int:
+    """The checksum as some old tars computed it, from signed bytes."""
+    return total - 256 * sum(byte > 127 for byte in header[:148] + header[156:])
+
+
+def number(field: bytes, blocks: Blocks) -> int:
+    """A size: octal, or GNU's base-256."""
     try:
-        return int(field, 8)
+        value = int(field.rstrip(b"\0 ") or b"0", 8)
     except ValueError:
-        return -1
-
-
-def number(field: bytes, what: str, blocks: Blocks) -> int:
-    """An octal or GNU base-256 number that is not negative."""
-    if field[0] == 0x80:
-        return int.from_bytes(field[1:], "big")
-    digits = field.partition(b"\0")[0].strip()
-    value = octal(digits or b"0") if digits.isdigit() or not digits else -1
+        if field[0] == 0x80:
+            return int.from_bytes(field[1:], "big")
+        value = -1
     if value < 0:
-        raise blocks.corrupt(f"a member's {what} is not a number ({field!r})")
+        raise blocks.corrupt(f"a member's size is not a number ({field!r})")
     return value
 
 

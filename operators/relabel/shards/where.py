@@ -4,7 +4,7 @@ import json
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
@@ -51,7 +51,7 @@ class Condition(BaseModel):
     """A regular expression found anywhere in the text; anchor it with ^ and $."""
 
     @model_validator(mode="after")
-    def is_complete(self) -> Self:
+    def is_complete(self) -> "Condition":
         if len(self.as_written()) < 2:
             raise ValueError("a condition needs an operator: eq, ne, lt, le, gt, ge, in, not_in, exists or matches")
         if self.matches is not None:

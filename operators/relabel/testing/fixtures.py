@@ -1,7 +1,7 @@
 """Fixtures: a pytest plugin that gives tests a real S3 server; load it by `pytest_plugins`."""
 
+import contextlib
 import uuid
-from collections.abc import Iterator
 
 import pytest
 
@@ -9,10 +9,12 @@ from .servers import S3Server, seaweedfs
 
 
 @pytest.fixture(scope="session")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+def seaweed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> S3Server:
     """One SeaweedFS for the whole session."""
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
-        yield server
+    # Not a generator: checked shapes wrap this function, and pytest would not see that it yields.
+    stack = contextlib.ExitStack()
+    request.addfinalizer(stack.close)
+    return stack.enter_context(seaweedfs(tmp_path_factory.mktemp("seaweedfs")))
 
 
 @pytest.fixture

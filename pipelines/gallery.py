@@ -1,0 +1,82 @@
+"""Gallery: some samples of a release with their media and labels, chosen without looking, for the preview."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from relabel.errors import BadShard, UsageError
+from relabel.labelers.images import decode_image
+from relabel.labels.label_map import LabelMap
+from relabel.reasons import Status
+from relabel.releases.release import Release
+from relabel.shards.shard import Sample, Shard
+from relabel.shards.source import SourceConfig, open_source, pick
+
+from .preview import PreviewSample, render
+
+
+def preview(release: Release, out: str | Path, count: int) -> list[str]:
+    """Draws `count` samples of a release as a PNG; returns their keys. The media are read from the release's source."""
+    label = next((name for name, contract in release.labels.items() if contract.kind == "label_map"), None)
+    if label is None:
+        raise UsageError(f"preview draws label maps; this release has {', '.join(release.labels)}.")
+    samples = list(gather(release, label, count))
+    render([sample for _, sample in samples], Path(out))
+    return [key for key, _ in samples]
+
+
+def gather(release: Release, label: str, count: int) -> Iterator[tuple[str, PreviewSample]]:
+    """(key, sample) of about `count` labelled samples, spread evenly over the shards."""
+    config = SourceConfig.model_validate(release.recipe["source"])
+    source = open_source(config)
+    shards = {shard.name: shard for shard in source.shards()}
+    names = [name for name in release.shards if name in shards and release.entry(name).ok]
+    for name, share in shares(names, count):
+        keys = chosen(release, name, share)
+        for sample in find(config, shards[name], keys):
+            value = release.get(name, sample.key)[label]
+            yield sample.key, preview_sample(release, config, label, sample, value)
+
+
+def shares(names: Sequence[str], count: int) -> list[tuple[str, int]]:
+    """At most `count` shards, evenly spaced, and how many samples each gives."""
+    if len(names) > count:
+        names = [names[index * len(names) // count] for index in range(count)]
+    return [(name, count // len(names) + (index < count % len(names))) for index, name in enumerate(names)]
+
+
+def chosen(release: Release, shard: str, count: int) -> set[str]:
+    """The labelled keys with the smallest sample digests: the same ones every time, and nobody's favourites."""
+    rows = release.table(shard, columns=["key", "sample_digest", "status"]).to_pylist()
+    labelled = [row for row in rows if row["status"] == Status.OK]
+    return {row["key"] for row in sorted(labelled, key=lambda row: row["sample_digest"])[:count]}
+
+
+def find(config: SourceConfig, shard: Shard, keys: set[str]) -> Iterator[Sample]:
+    try:
+        yield from (sample for sample in open_source(config).read(shard) if sample.key in keys)
+    except BadShard as error:
+        raise UsageError(f"{shard.url} is not what was labelled any more: {error}") from error
+
+
+def preview_sample(
+    release: Release, config: SourceConfig, label: str, sample: Sample, value: LabelMap
+) -> PreviewSample:
+    names = release.version.labels[label].class_names
+    media = pick(config, sample, "image")
+    assert isinstance(media, bytes)
+    return PreviewSample(
+        image=decode_image(media),
+        label_map=value,
+        class_names=names or [f"class {index}" for index in range(value.classes)],
+        old_label=old_label(config, sample, names),
+        title=sample.key,
+    )
+
+
+def old_label(config: SourceConfig, sample: Sample, names: Sequence[str]) -> str | None:
+    """What the data set itself says, by name where it is an index into the same classes."""
+    raw = sample.fields.get(config.old_label or "")
+    if raw is None:
+        return None
+    text = bytes(raw).decode("utf-8", "replace").strip() if isinstance(raw, bytes | bytearray | memoryview) else str(raw)
+    return names[int(text)] if text.isdecimal() and int(text) < len(names) else text

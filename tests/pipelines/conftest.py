@@ -1,0 +1,25 @@
+"""Recipes over real photographs, small enough to run many times on one Ray."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Recipe = dict[str, Any]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, demo_shards: Path) -> Callable[..., Recipe]:
+    """`recipe(**sections)`: label maps of 64 px inputs (2 x 2 cells) of the demo's shards into a fresh store."""
+
+    def make(**sections: Any) -> Recipe:
+        return {
+            "source": {"path": f"{demo_shards}/*.tar", "old_label": "cls"},
+            "steps": [{"label_map": {"model": "efficientnet-lite0", "input_size": 64}}],
+            "store": str(tmp_path / "store"),
+            "resources": {"actors": 1},
+            **sections,
+        }
+
+    return make

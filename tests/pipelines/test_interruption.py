@@ -1,0 +1,94 @@
+"""Killing the driver, or Ctrl-C: running again ends in the release of an undisturbed run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from relabel.releases.verify import verify
+from relabel.storage.opening import open_store
+from releases_of_photos import open_release, shas
+
+Make = Callable[..., dict[str, Any]]
+
+
+def start(recipe: Path, root: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "operators"), str(root)])}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "run", str(recipe), "--json", *arguments],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(recipe: Path, root: Path) -> dict[str, Any]:
+    process = start(recipe, root)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    result: dict[str, Any] = json.loads(out)
+    return result
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def written(recipe: Make, tmp_path: Path) -> Path:
+    """A recipe file that leaves parts and label shards at many moments."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe(resources={"actors": 1, "part_rows": 2, "readers": 1})))
+    return path
+
+
+def objects_below(folder: Path) -> int:
+    return sum(1 for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
+@pytest.mark.parametrize(
+    ("how", "after"), [(signal.SIGKILL, "parts"), (signal.SIGKILL, "receipts"), (signal.SIGINT, "receipts")]
+)
+def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
+    written: Path, root: Path, tmp_path: Path, how: signal.Signals, after: str
+) -> None:
+    store = tmp_path / "store"
+    process = start(written, root)
+    wait_for(lambda: objects_below(store / after) >= 1, process)
+    if how == signal.SIGINT:
+        process.send_signal(how)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "Nothing is lost" in err
+        assert "Traceback" not in err
+    else:
+        os.kill(process.pid, how)
+        process.communicate(timeout=120)
+    assert not (store / "versions").exists()
+
+    again = finished(written, root)
+    assert again["published"]
+    assert again["done"] + again["labelled"] == 5
+    assert again["done"] or again["reused_parts"] or after == "parts"
+    assert objects_below(store / "parts") == 0
+
+    plain = yaml.safe_load(written.read_text())
+    plain["store"] = str(tmp_path / "plain")
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(plain))
+    assert finished(tmp_path / "plain.yaml", root)["content_digest"] == again["content_digest"]
+    assert shas(open_release(str(store))) == shas(open_release(str(tmp_path / "plain")))
+    assert verify(open_store(str(store)), "latest", "full").problems == []

@@ -1,0 +1,226 @@
+"""The main job on real photographs: one release, the same bytes however it was made, and only what is new."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pipelines import run
+from pipelines.loading import load
+from pipelines.plan import make_job, plan
+from relabel.labels.label_map import LabelMap
+from relabel.readers.pooling import pool
+from relabel.releases.verify import verify
+from relabel.storage.opening import open_store
+from relabel.testing.servers import S3Server
+from releases_of_photos import open_release, shas, write_tar
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+Make = Callable[..., dict[str, Any]]
+
+
+def test_photos_are_labelled_right_and_read_back(recipe: Make) -> None:
+    wanted = recipe(steps=[{"label_map": {"model": "efficientnet-lite0", "input_size": 320}}])
+    outcome = run(wanted)
+    release = open_release(wanted["store"])
+    assert outcome.published
+    assert (release.counts.shards, release.counts.samples, release.counts.ok, release.counts.dead) == (5, 26, 26, 0)
+    right = 0
+    for shard in release.shards:
+        for key in release.table(shard, columns=["key"])["key"].to_pylist():
+            if key.startswith("imagenet_"):
+                label_map = release.get(shard, key)["label_map"]
+                assert isinstance(label_map, LabelMap)
+                right += int(np.argmax(pool(label_map)) == int(key.rsplit("_", 1)[1]))
+    assert right >= 16
+    assert verify(open_store(wanted["store"]), "latest", "full").problems == []
+
+
+def test_second_run_does_nothing(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = recipe()
+    first = run(wanted)
+    monkeypatch.setattr("pipelines.running.connected", lambda *_: pytest.fail("a second run must not touch Ray"))
+    second = run(wanted)
+    assert (second.labelled, second.published) == (0, False)
+    assert second.release is not None and first.release is not None
+    assert second.release.version == first.release.version == 1
+
+
+@pytest.mark.parametrize(
+    ("actors", "part_rows", "readers"), [(2, 256, None), (4, 2, 1), (1, 3, 3)], ids=["two", "four", "parts"]
+)
+def test_equal_bytes_however_it_ran(
+    recipe: Make, tmp_path: Path, demo_shards: Path, actors: int, part_rows: int, readers: int | None
+) -> None:
+    run(recipe(store=str(tmp_path / "plain")))
+    paths = [str(path) for path in demo_shards.glob("*.tar")]
+    random.Random(actors).shuffle(paths)
+    run(recipe(
+        source={"path": paths},
+        store=str(tmp_path / "other"),
+        resources={"actors": actors, "part_rows": part_rows, "readers": readers},
+    ))  # fmt: skip
+    plain, other = open_release(str(tmp_path / "plain")), open_release(str(tmp_path / "other"))
+    assert shas(plain) == shas(other)
+    assert plain.content_digest == other.content_digest
+    assert list((tmp_path / "other" / "parts").rglob("*.parquet")) == []
+
+
+def test_equal_bytes_on_an_object_store(recipe: Make, tmp_path: Path, seaweed: S3Server, s3_root: str) -> None:
+    run(recipe(store=str(tmp_path / "local")))
+    objects = open_store(s3_root)
+    demo = Path(recipe()["source"]["path"]).parent
+    for shard in demo.glob("*.tar"):
+        objects.put(f"photos/{shard.name}", shard.read_bytes())
+    remote = recipe(source={"path": f"{s3_root}/photos/*.tar"}, store=f"{s3_root}/labels")
+    assert run(remote).published
+    assert shas(open_release(f"{s3_root}/labels")) == shas(open_release(str(tmp_path / "local")))
+    assert open_release(f"{s3_root}/labels").content_digest == open_release(str(tmp_path / "local")).content_digest
+    assert verify(open_store(f"{s3_root}/labels"), "latest", "full").problems == []
+    assert run(remote).labelled == 0
+
+
+def test_other_compute_batches_agree(recipe: Make, tmp_path: Path) -> None:
+    run(recipe(store=str(tmp_path / "eight")))
+    run(recipe(store=str(tmp_path / "one"), resources={"actors": 1, "compute_batch": 1}))
+    eight, one = open_release(str(tmp_path / "eight")), open_release(str(tmp_path / "one"))
+    for shard in eight.shards:
+        for key in eight.table(shard, columns=["key"])["key"].to_pylist():
+            ours, theirs = eight.get(shard, key)["label_map"], one.get(shard, key)["label_map"]
+            np.testing.assert_allclose(ours.probabilities(), theirs.probabilities(), atol=2e-3)
+
+
+def test_only_what_is_new_or_changed(recipe: Make, tmp_path: Path, demo_shards: Path) -> None:
+    mine = tmp_path / "photos"
+    shutil.copytree(demo_shards, mine)
+    wanted = recipe(source={"path": f"{mine}/*.tar"})
+    run(wanted)
+
+    photo = (demo_shards / "photos-000.tar").read_bytes()
+    (mine / "photos-100.tar").write_bytes(photo)
+    assert planned(wanted) == {"photos-100.tar": "new"}
+    assert run(wanted).labelled == 1
+
+    (mine / "photos-001.tar").write_bytes(photo)
+    assert planned(wanted) == {"photos-001.tar": "changed bytes"}
+    assert run(wanted).labelled == 1
+
+    (mine / "photos-002.tar").unlink()
+    assert planned(wanted) == {}
+    outcome = run(wanted)
+    assert (outcome.labelled, outcome.published) == (0, True)
+    release = open_release(wanted["store"])
+    assert release.shards == ["photos-000.tar", "photos-001.tar", "photos-003.tar", "photos-004.tar", "photos-100.tar"]
+    assert release.number == 4
+    assert shas(release)["photos-001.tar"] == shas(release)["photos-100.tar"] == shas(release)["photos-000.tar"]
+
+
+def test_a_new_meaning_recomputes_all_and_says_why(recipe: Make) -> None:
+    wanted = recipe()
+    run(wanted)
+    changed = load(wanted, ["label_map.top_k=3"])
+    found = plan(make_job(changed))
+    assert len(found.todo) == 5
+    assert list(found.changes) == ["label label_map: parameters.top_k: 5 -> 3"]
+    assert {entry.why for entry in found.todo} == {"new meaning"}
+    assert run(changed).release is not None
+    assert open_release(wanted["store"]).labels["label_map"].top_k == 3
+    assert plan(make_job(load(wanted))).todo == [], "the first meaning's labels are still there"
+
+
+def test_other_numerics_recompute_nothing_and_are_recorded(recipe: Make, tmp_path: Path, demo_shards: Path) -> None:
+    mine = tmp_path / "photos"
+    shutil.copytree(demo_shards, mine)
+    wanted = recipe(source={"path": f"{mine}/*.tar"})
+    run(wanted)
+    wanted["resources"] = {"actors": 2, "threads": 2}
+    assert planned(wanted) == {}
+    shutil.copy(demo_shards / "photos-000.tar", mine / "photos-100.tar")
+    assert run(wanted).labelled == 1
+    recorded = open_release(wanted["store"]).version.numerics.values()
+    assert sorted((entry["label_map"]["threads"], entry["shards"]) for entry in recorded) == [(1, 5), (2, 1)]
+
+
+def test_a_lost_output_is_made_again(recipe: Make) -> None:
+    wanted = recipe()
+    run(wanted)
+    release = open_release(wanted["store"])
+    data = release.entry("photos-003.tar").data
+    assert data is not None
+    (Path(wanted["store"]) / data.path).unlink()
+    assert planned(wanted) == {"photos-003.tar": "output lost"}
+    assert run(wanted).published
+    assert shas(open_release(wanted["store"])) == shas(release)
+    assert open_release(wanted["store"]).entry("photos-003.tar").generation == 1
+
+
+def test_check_content_finds_bytes_behind_an_unchanged_time(recipe: Make, tmp_path: Path, demo_shards: Path) -> None:
+    import os
+
+    mine = tmp_path / "photos"
+    shutil.copytree(demo_shards, mine)
+    wanted = recipe(source={"path": f"{mine}/*.tar"})
+    run(wanted)
+    shard = mine / "photos-000.tar"
+    before, data = shard.stat(), bytearray(shard.read_bytes())
+    position = data.index(b"\xff\xd8\xff") + 4000
+    data[position] ^= 1
+    shard.write_bytes(data)
+    os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert planned(wanted) == {}
+    found = plan(make_job(load(wanted)), check_content=True)
+    assert [(entry.task.shard.name, entry.why) for entry in found.todo] == [("photos-000.tar", "content differs")]
+
+
+def test_limit_labels_some_and_publishes_with_the_last(recipe: Make) -> None:
+    wanted = recipe()
+    first = run(wanted, limit=2)
+    assert (first.labelled, first.open_shards, first.release) == (2, 3, None)
+    second = run(wanted)
+    assert (second.labelled, second.published) == (3, True)
+
+
+def test_images_of_a_folder_and_of_parquet(recipe: Make, tmp_path: Path, photos: list[tuple[bytes, int]]) -> None:
+    import pyarrow as pa
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index, (data, _) in enumerate(photos[:6]):
+        (folder / f"photo {index}.jpg").write_bytes(data)
+    rows = [{"id": f"k{index}", "image": {"bytes": data, "path": f"{index}.jpg"}} for index, (data, _) in enumerate(photos[:6])]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "photos.parquet")
+    run(recipe(source={"path": str(folder), "kind": "images", "buckets": 2}, store=str(tmp_path / "a")))
+    run(recipe(source={"path": str(tmp_path / "photos.parquet"), "key": "id"}, store=str(tmp_path / "b")))
+    images, parquet = open_release(str(tmp_path / "a")), open_release(str(tmp_path / "b"))
+    assert images.counts.ok == parquet.counts.ok == 6
+    bucket = next(name for name in images.shards if "photo 3.jpg" in images.table(name)["key"].to_pylist())
+    from_folder = images.get(bucket, "photo 3.jpg")["label_map"]
+    from_parquet = parquet.get("photos.parquet", "k3")["label_map"]
+    np.testing.assert_array_equal(from_folder.scores, from_parquet.scores)
+
+
+def test_where_filters_and_is_part_of_the_meaning(recipe: Make, demo_shards: Path) -> None:
+    wanted = recipe()
+    wanted["source"] = {**wanted["source"], "where": [{"field": "json.package", "eq": "skimage"}]}
+    run(wanted)
+    release = open_release(wanted["store"])
+    assert (release.counts.ok, release.counts.filtered, release.counts.samples) == (4, 22, 26)
+    wanted["source"]["where"] = []
+    assert len(plan(make_job(load(wanted))).todo) == 5
+
+
+def test_an_empty_shard_is_labelled_as_empty(recipe: Make, tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "empty.tar", {})
+    wanted = recipe(source={"path": str(tmp_path / "in" / "*.tar")})
+    assert run(wanted).published
+    assert open_release(wanted["store"]).table("empty.tar").num_rows == 0
+
+
+def planned(recipe: dict[str, Any]) -> dict[str, str]:
+    """Shards that a run would label, and why."""
+    return {entry.task.shard.name: entry.why for entry in plan(make_job(load(recipe))).todo}

@@ -1,0 +1,174 @@
+"""Parquet shards: bytes columns and the Hugging Face image struct, keyed by a column or by content."""
+
+import io
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from archives import read_all
+from hypothesis import given
+from hypothesis import strategies as st
+from relabel.digests import sample_digest, sha256
+from relabel.errors import BadShard, UnknownName, UsageError
+from relabel.reasons import Reason
+from relabel.shards.parquet import ParquetSource
+
+HF_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+IMAGES = [b"first", b"second", b"first", None]
+
+
+def encode(table: pa.Table, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **options)
+    return sink.getvalue()
+
+
+def write_table(path: Path, columns: dict[str, Any], **options: Any) -> str:
+    path.write_bytes(encode(pa.table(columns), **options))
+    return str(path)
+
+
+def test_bytes_columns_and_hugging_face_images_give_the_same_samples(tmp_path: Path) -> None:
+    structs = [None if image is None else {"bytes": image, "path": "x.jpg"} for image in IMAGES]
+    plain = write_table(tmp_path / "plain.parquet", {"image": pa.array(IMAGES, pa.binary())})
+    hugging = write_table(tmp_path / "hf.parquet", {"image": pa.array(structs, HF_IMAGE), "label": [1, 2, 3, 4]})
+    assert read_all(ParquetSource(plain)) == read_all(ParquetSource(hugging))
+
+
+def test_without_a_key_rows_are_named_by_content_and_occurrence(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "a.parquet", {"image": pa.array(IMAGES, pa.large_binary())})
+    first, second, empty = (sample_digest(data).hex() for data in (b"first", b"second", b""))
+    samples = read_all(ParquetSource(path))
+    assert [sample.key for sample in samples] == [f"{first}-0", f"{second}-0", f"{first}-1", f"{empty}-0"]
+    assert [sample.row for sample in samples] == [0, 1, 2, 3]
+
+
+def test_a_key_column_of_any_kind_names_rows(tmp_path: Path) -> None:
+    path = write_table(
+        tmp_path / "a.parquet", {"image": IMAGES, "id": [7, 8, 9, None], "raw": [b"a", b"\xff", b"c", b"new\nline"]}
+    )
+    by_number = read_all(ParquetSource(path, key="id"))
+    assert [(sample.key, "__bad_key__" in sample.fields) for sample in by_number] == [
+        ("7", False), ("8", False), ("9", False), ("null-3", True),
+    ]  # fmt: skip
+    by_bytes = read_all(ParquetSource(path, key="raw"))
+    assert [(sample.key, "__bad_key__" in sample.fields) for sample in by_bytes] == [
+        ("a", False), ("\\xff", True), ("c", False), ("new\nline", True),
+    ]  # fmt: skip
+
+
+def test_repeated_keys_are_refused_by_name(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "a.parquet", {"image": IMAGES, "id": ["a", "b", "a", "c"]})
+    with pytest.raises(BadShard, match="'a' in column 'id'") as caught:
+        read_all(ParquetSource(path, key="id"))
+    assert caught.value.reason == Reason.DUPLICATE_KEYS
+
+
+def test_only_the_columns_that_are_asked_for_are_read(tmp_path: Path) -> None:
+    columns = {"jpg": IMAGES, "text": ["a"] * 4, "width": [1.5] * 4, "tags": [["x"]] * 4, "unused": [b"x"] * 4}
+    path = write_table(tmp_path / "a.parquet", columns)
+    source = ParquetSource(path, needs=[("png", "jpg"), ("text",)], columns=["width", "tags", "none"])
+    assert read_all(source)[0].fields == {"jpg": b"first", "text": "a", "width": 1.5}
+
+
+@pytest.mark.parametrize(("options", "column"), [({"key": "ID"}, "ID"), ({"needs": [("imag",)]}, "imag")])
+def test_an_unknown_column_is_a_mistake_in_the_recipe(tmp_path: Path, options: Any, column: str) -> None:
+    path = write_table(tmp_path / "a.parquet", {"image": IMAGES, "id": [1, 2, 3, 4]})
+    with pytest.raises(UnknownName, match=f"unknown column '{column}'"):
+        ParquetSource(path, **options).shards()
+
+
+def test_a_later_shard_without_the_column_is_a_bad_shard(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.parquet", {"image": IMAGES})
+    write_table(tmp_path / "b.parquet", {"photo": IMAGES})
+    source = ParquetSource(str(tmp_path / "*.parquet"))
+    first, second = source.shards()
+    assert len(list(source.read(first))) == 4
+    with pytest.raises(BadShard, match="no column 'image'; the columns are photo") as caught:
+        list(source.read(second))
+    assert caught.value.reason == Reason.UNSUPPORTED_SHARD
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"", "corrupt_shard"), (b"not parquet at all", "corrupt_shard"), (b"PAR1PAR1", "corrupt_shard")],
+)
+def test_what_is_not_parquet_is_corrupt(tmp_path: Path, data: bytes, reason: str) -> None:
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(BadShard) as caught:
+        read_all(ParquetSource(str(tmp_path / "a.parquet")))
+    assert caught.value.reason == reason
+
+
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    data = Path(write_table(path, {"image": [bytes([index]) * 90 for index in range(20)]})).read_bytes()
+    for size in range(4, len(data), 64):
+        path.write_bytes(data[:size])
+        with pytest.raises(BadShard, match="truncated_shard"):
+            read_all(ParquetSource(str(path)))
+
+
+def test_with_page_checksums_no_damaged_page_goes_unnoticed(tmp_path: Path) -> None:
+    images = [bytes([index]) * 300 for index in range(40)]
+    path = tmp_path / "a.parquet"
+    options: dict[str, Any] = {"write_page_checksum": True, "compression": "none", "use_dictionary": False}
+    data = Path(write_table(path, {"image": images}, **options)).read_bytes()
+    start = data.index(images[0])
+    for position in range(start, start + 300 * 40, 211):
+        damaged = bytearray(data)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(BadShard, match="corrupt_shard"):
+            read_all(ParquetSource(str(path)))
+
+
+@given(st.integers(0, 10_000), st.integers(0, 7))
+def test_any_flipped_bit_is_refused_or_harmless_to_the_reader(position: int, bit: int) -> None:
+    data = bytearray(encode(pa.table({"image": [b"x" * 50] * 30}), write_page_checksum=True))
+    data[position % len(data)] ^= 1 << bit
+    with pytest.MonkeyPatch.context() as patch:
+        folder = Path(pytest.importorskip("tempfile").mkdtemp())
+        patch.chdir(folder)
+        (folder / "a.parquet").write_bytes(data)
+        try:
+            samples = read_all(ParquetSource("a.parquet"))
+        except (BadShard, UsageError):
+            return
+        assert {sample.fields.get("image") for sample in samples} <= {b"x" * 50}
+
+
+def test_the_digest_is_that_of_the_file_and_a_change_is_found(tmp_path: Path) -> None:
+    path = Path(write_table(tmp_path / "a.parquet", {"image": IMAGES}))
+    source = ParquetSource(str(path))
+    [shard] = source.shards()
+    reading = source.read(shard)
+    samples = iter(reading)
+    next(samples)
+    assert reading.content_sha256 == sha256(path.read_bytes())
+    write_table(path, {"image": [b"other"] * 4})
+    with pytest.raises(BadShard) as caught:
+        list(source.read(shard))
+    assert caught.value.reason == Reason.CHANGED_SHARD
+
+
+def test_rows_stream_in_bounded_memory(tmp_path: Path) -> None:
+    images = [index.to_bytes(4, "big") * 25_000 for index in range(400)]
+    path = write_table(tmp_path / "a.parquet", {"image": images}, use_dictionary=False, compression="none")
+    source = ParquetSource(path)
+    [shard] = source.shards()
+    del images
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    highest = 0
+    for _ in source.read(shard):
+        highest = max(highest, pa.total_allocated_bytes() - before)
+    assert highest + tracemalloc.get_traced_memory()[1] < 24 << 20
+    tracemalloc.stop()
+
+
+def test_an_empty_table_has_no_samples(tmp_path: Path) -> None:
+    assert read_all(ParquetSource(write_table(tmp_path / "a.parquet", {"image": pa.array([], pa.binary())}))) == []
