@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
 from relabel.testing.servers import S3Server
 
 # Before anything imports Ray or transformers.

@@ -1,8 +1,11 @@
 """Archives: small tar files for the tests of shards."""
 
+import contextlib
+import dataclasses
 import io
 import tarfile
-from collections.abc import Iterable, Sequence
+import tracemalloc
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from relabel.shards import tar
@@ -45,3 +48,21 @@ def write(folder: Path, files: Sequence[tuple[str, bytes]]) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(payload)
+
+
+@dataclasses.dataclass
+class Memory:
+    """What a block of Python code held at most, in bytes, beyond what it found."""
+
+    peak: int = 0
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[Memory]:
+    memory = Memory()
+    tracemalloc.start()
+    try:
+        yield memory
+        memory.peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

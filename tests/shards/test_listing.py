@@ -77,9 +77,7 @@ def test_missing_shards_are_counted_and_named(data: Path) -> None:
         ("@train/part-00.tar", "empty"),
     ],
 )
-def test_what_names_nothing_is_a_mistake(
-    data: Path, path: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_names_nothing_is_a_mistake(data: Path, path: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(data)
     with pytest.raises(UsageError, match=message):
         names(path)

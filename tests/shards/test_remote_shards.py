@@ -4,14 +4,13 @@ import io
 import pickle
 import random
 import threading
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from archives import make_tar, pairs, read_all
+from archives import make_tar, pairs, read_all, watched
 from relabel.digests import sha256
 from relabel.errors import BadShard, StorageError, UsageError
 from relabel.reasons import Reason
@@ -122,12 +121,11 @@ def test_a_stream_holds_no_more_than_its_window(s3_root: str) -> None:
     put(f"{s3_root}/a", DATA * 24)
     stream = RemoteStream(pinned(f"{s3_root}/a"), 4, 1 << 20)
     list(RemoteStream(pinned(f"{s3_root}/a"), 1, 1 << 20))
-    tracemalloc.start()
-    for _ in stream:
-        pass
+    with watched() as memory:
+        for _ in stream:
+            pass
     # Each range may lie in memory twice while its body is put together.
-    assert tracemalloc.get_traced_memory()[1] < 12 << 20
-    tracemalloc.stop()
+    assert memory.peak < 12 << 20
 
 
 def test_a_reader_that_leaves_early_leaves_no_thread(s3_root: str) -> None:

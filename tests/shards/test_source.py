@@ -67,7 +67,12 @@ def test_a_config_survives_the_resolved_recipe() -> None:
 
 def test_the_selection_is_what_changes_labels_and_no_more() -> None:
     base = config(path="a.tar")
-    same = config(path="b/*.tar", storage_options={"anon": True}, old_label="cls", fields={"image": ";".join(base.choices["image"])})
+    same = config(
+        path="b/*.tar",
+        storage_options={"anon": True},
+        old_label="cls",
+        fields={"image": ";".join(base.choices["image"])},
+    )
     assert selection(same) == selection(base)
     for other in ({"where": [{"field": "n", "ge": 1}]}, {"fields": {"image": "png"}}):
         assert selection(config(path="a.tar", **other)) != selection(base)

@@ -4,13 +4,12 @@ import gzip
 import io
 import random
 import tarfile
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from archives import make_tar, pairs, read_all, write
+from archives import make_tar, pairs, read_all, watched, write
 from hypothesis import given
 from hypothesis import strategies as st
 from relabel.digests import sha256
@@ -131,12 +130,10 @@ def test_a_bomb_is_cut_off_and_never_held(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(bytes(64 << 20)))
     status = path.stat()
     stream = LocalStream(str(path), status.st_size, str(status.st_mtime_ns))
-    tracemalloc.start()
-    with pytest.raises(BadShard, match="unsupported_shard.*more than"):
+    with watched() as memory, pytest.raises(BadShard, match="unsupported_shard.*more than"):
         for _ in decompress(stream, "gzip", max_bytes=32 << 20):
             pass
-    assert tracemalloc.get_traced_memory()[1] < 8 << 20
-    tracemalloc.stop()
+    assert memory.peak < 8 << 20
 
 
 def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
@@ -144,10 +141,9 @@ def test_memory_does_not_grow_with_the_shard(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(make_tar([(f"{index}.jpg", payload) for index in range(300)]))
     source = WebDatasetSource(str(tmp_path / "a.tar"))
     [shard] = source.shards()
-    tracemalloc.start()
-    assert sum(1 for _ in source.read(shard)) == 300
-    assert tracemalloc.get_traced_memory()[1] < 4 << 20
-    tracemalloc.stop()
+    with watched() as memory:
+        assert sum(1 for _ in source.read(shard)) == 300
+    assert memory.peak < 4 << 20
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..digests import Json, digest
@@ -113,7 +114,7 @@ def _transformers_network(checkpoint: Checkpoint) -> Any:
             checkpoint.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32,
             output_loading_info=True, trust_remote_code=False,
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise Refused(f"{checkpoint.folder} does not load as an image classifier: {error}") from error
     faults = {what: sorted(map(str, keys)) for what, keys in loading.items() if keys}
     if faults:

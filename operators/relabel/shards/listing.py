@@ -206,7 +206,8 @@ def find_glob(pattern: str, options: Mapping[str, Json]) -> Found:
 def find_below(folder: str, options: Mapping[str, Json]) -> list[Member]:
     """Every file below a folder at any depth, named relative to it, sorted; hidden files and folders left out."""
     if is_local(folder):
-        found = list(walk_local(folder))
+        with translated(folder):
+            found = list(walk_local(folder)) if Path(folder).is_dir() else []
     else:
         filesystem, path = resolve(folder, options)
         with translated(folder):
