@@ -2,8 +2,6 @@
 
 from typing import Any
 
-__all__ = ["load", "run"]
-
 
 def __getattr__(name: str) -> Any:
     """`run` and `load`, imported when asked for, so that `--help` does not wait for Ray."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ray
+
 from relabel.errors import UsageError
 
 from .recipe import Resources
@@ -54,7 +55,7 @@ def start_local(resources: Resources) -> None:
         num_cpus=max(os.cpu_count() or 1, needed),
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="error",
+        logging_level=logging.ERROR,
         runtime_env={"env_vars": {**ALLOCATOR, "PYTHONPATH": os.pathsep.join(import_roots())}},
     )
 
@@ -66,11 +67,13 @@ def join(address: str) -> None:
         ray.init(
             address,
             log_to_driver=False,
-            logging_level="error",
+            logging_level=logging.ERROR,
             runtime_env={"env_vars": ALLOCATOR, "py_modules": modules},
         )
     except ConnectionError as error:
-        raise UsageError(f"no Ray cluster answers at {address!r} ({error}); start one with `ray start --head`.") from None
+        raise UsageError(
+            f"no Ray cluster answers at {address!r} ({error}); start one with `ray start --head`."
+        ) from None
 
 
 def shipped_modules() -> list[str]:
@@ -90,7 +93,7 @@ def actor_pool(resources: Resources) -> tuple[int, float]:
 
     Raises UsageError where the cluster can never hold them beside one reader and one writer.
     """
-    total = ray.cluster_resources()
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     num_gpus, num_cpus = total.get("GPU", 0.0), total.get("CPU", 0.0)
     gpus = resources.gpus if resources.gpus is not None else float(num_gpus > 0)
     actors = resources.actors or (max(1, int(num_gpus / gpus)) if gpus else 1)

@@ -60,8 +60,9 @@ def parser() -> argparse.ArgumentParser:
     subparsers = top.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = subparsers.add_parser(name, help=text, description=text, epilog=EXIT_CODES,
-                                    formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub = subparsers.add_parser(
+            name, help=text, description=text, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         sub.add_argument("--json", action="store_true", help="machine-readable output on standard output")
         sub.set_defaults(command=command)
         return sub
@@ -72,12 +73,19 @@ def parser() -> argparse.ArgumentParser:
     ):
         sub = add(name, command, text)
         sub.add_argument("recipe", help="a YAML file, or the name of a shipped recipe")
-        sub.add_argument("--set", action="append", default=[], metavar="A.B=VALUE", dest="overrides",
-                         help="override one field of the recipe (repeatable)")
+        sub.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="A.B=VALUE",
+            dest="overrides",
+            help="override one field of the recipe (repeatable)",
+        )
         sub.add_argument("--limit", type=positive, metavar="N", help="label at most N shards this time")
         if name == "plan":
-            sub.add_argument("--check-content", action="store_true",
-                             help="read finished shards again and compare their digests")
+            sub.add_argument(
+                "--check-content", action="store_true", help="read finished shards again and compare their digests"
+            )
         else:
             sub.add_argument("--address", help="a running Ray cluster (default: a local one for this run)")
     add_store_commands(add)
@@ -98,13 +106,22 @@ def add_store_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     ):
         sub = add(name, command, text)
         sub.add_argument("store", help="the store's URL or folder")
-        sub.add_argument("--storage-option", action="append", default=[], metavar="NAME=VALUE",
-                         help="an fsspec option such as endpoint_url (repeatable)")
+        sub.add_argument(
+            "--storage-option",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="an fsspec option such as endpoint_url (repeatable)",
+        )
         if name in ("show", "verify", "preview"):
             sub.add_argument("--release", default="latest", metavar="R", help="a number, a tag or `latest`")
         if name == "verify":
-            sub.add_argument("--level", default="default", choices=("quick", "default", "full"),
-                             help="quick: listings and manifests; default: and file footers; full: every byte")
+            sub.add_argument(
+                "--level",
+                default="default",
+                choices=("quick", "default", "full"),
+                help="quick: listings and manifests; default: and file footers; full: every byte",
+            )
         if name == "preview":
             sub.add_argument("--out", required=True, metavar="PNG")
             sub.add_argument("--samples", type=positive, default=6, metavar="N")

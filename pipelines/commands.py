@@ -134,8 +134,7 @@ def show_command(options: argparse.Namespace) -> int:
     say(
         f"release   {version.version} of {options.store}, written {version.created} by run {version.run_id}",
         f"content   {version.content_digest}",
-        f"shards    {counts.shards}, of which {counts.dead_shards} could not be read; "
-        f"coverage {version.coverage:.1%}",
+        f"shards    {counts.shards}, of which {counts.dead_shards} could not be read; coverage {version.coverage:.1%}",
         f"samples   {counts.samples} = {counts.ok} ok + {counts.dead} dead + {counts.filtered} filtered",
     )
     for reason, number in counts.reasons.items():
@@ -189,8 +188,12 @@ def operators_command(options: argparse.Namespace) -> int:
 
     known = registry.labelers()
     if options.json:
-        emit({name: {"version": cls.version, "parameters": cls.Parameters.model_json_schema()}
-              for name, cls in known.items()})
+        emit(
+            {
+                name: {"version": cls.version, "parameters": cls.Parameters.model_json_schema()}
+                for name, cls in known.items()
+            }
+        )
         return 0
     for name, cls in known.items():
         say(f"{name} (version {cls.version}): {(cls.__doc__ or '').strip().partition(chr(10))[0]}")

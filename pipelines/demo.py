@@ -156,8 +156,10 @@ def demo(folder: str, stream: IO[str]) -> int:
     say(f"recipe        {recipe}")
     first = run(recipe)
     assert first.release is not None
-    say(f"release       {first.release.version}: {first.release.counts.ok} label maps, "
-        f"content {first.release.content_digest[:16]}" + ("" if first.published else " (there from an earlier demo)"))
+    say(
+        f"release       {first.release.version}: {first.release.counts.ok} label maps, "
+        f"content {first.release.content_digest[:16]}" + ("" if first.published else " (there from an earlier demo)")
+    )
     second = run(recipe)
     say(f"run again     {second.labelled} shards labelled: a second run finds nothing to do")
     picture = home / "preview.png"
@@ -165,7 +167,8 @@ def demo(folder: str, stream: IO[str]) -> int:
     say(f"picture       {picture}")
     say("")
     say("look further:")
-    for command in (f"show {home}/labels", f"verify {home}/labels --level full", f"plan {recipe} --set label_map.top_k=3"):
+    store = home / "labels"
+    for command in (f"show {store}", f"verify {store} --level full", f"plan {recipe} --set label_map.top_k=3"):
         say(f"    {program()} {command}")
     return 0
 

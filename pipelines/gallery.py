@@ -78,5 +78,5 @@ def old_label(config: SourceConfig, sample: Sample, names: Sequence[str]) -> str
     raw = sample.fields.get(config.old_label or "")
     if raw is None:
         return None
-    text = bytes(raw).decode("utf-8", "replace").strip() if isinstance(raw, bytes | bytearray | memoryview) else str(raw)
+    text = raw.decode("utf-8", "replace").strip() if isinstance(raw, bytes) else str(raw)
     return names[int(text)] if text.isdecimal() and int(text) < len(names) else text

@@ -4,6 +4,7 @@ Rows of this graph are parts, not samples: Ray may merge and split blocks as it 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -67,9 +68,7 @@ def build(job: Job, tasks: Sequence[ShardTask], actors: int, gpus: float) -> Dat
     configure()
     resources = job.recipe.resources
     source = ShardDatasource(job, tasks)
-    parts = ray.data.read_datasource(
-        source, override_num_blocks=len(source), concurrency=resources.readers, num_cpus=1
-    )
+    parts = ray.data.read_datasource(source, override_num_blocks=len(source), concurrency=resources.readers, num_cpus=1)
     for index in range(len(job.labelers)):
         parts = parts.map_batches(
             LabelStage,
@@ -81,9 +80,11 @@ def build(job: Job, tasks: Sequence[ShardTask], actors: int, gpus: float) -> Dat
             num_gpus=gpus or None,
             num_cpus=0 if gpus else resources.threads,
         )
-    return parts.map_batches(
-        write_parts, fn_args=(job,), batch_size=None, batch_format="pyarrow", num_cpus=WRITER_CPUS
+    write: Any = write_parts  # Ray's types know no extra arguments
+    written: Dataset = parts.map_batches(
+        write, fn_args=(job,), batch_size=None, batch_format="pyarrow", num_cpus=WRITER_CPUS
     )
+    return written
 
 
 def configure() -> None:
@@ -100,7 +101,6 @@ def configure() -> None:
 
 def events(dataset: Dataset) -> Iterator[str]:
     """The events as they come, in any order."""
+    block: Any
     for block in dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
         yield from block["event"].to_pylist()
-
-

@@ -84,7 +84,6 @@ class Job:
     def open_store(self) -> ObjectStore:
         return open_store(self.recipe.store.url, self.recipe.store.storage_options)
 
-
     def part_folder(self, token: str, generation: int) -> str:
         """Where the parts of one shard lie until its label shard is written; only equally cut parts lie together."""
         part_rows = self.recipe.resources.part_rows

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+
 from relabel.errors import BadSample
 from relabel.labelers.labeler import Batch
 from relabel.labelers.packing import unpack
-from relabel.reasons import Status
 from relabel.labels.contract import LabelContract
 from relabel.labels.shard_file import label_columns
+from relabel.reasons import Status
 
 from .dead_letters import attempt
 from .job import Job

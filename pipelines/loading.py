@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+
 from relabel.digests import Json
 from relabel.errors import UnknownName, UsageError
 from relabel.labelers import registry
@@ -103,8 +104,11 @@ def _assigned(node: Any, path: list[str], value: Any, override: str) -> Any:
     head, rest = path[0], path[1:]
     if isinstance(node, list | tuple):
         index = _index(node, head, override)
-        return [*node[:index], _assigned(node[index], _within_step(node[index], head, rest), value, override),
-                *node[index + 1 :]]
+        return [
+            *node[:index],
+            _assigned(node[index], _within_step(node[index], head, rest), value, override),
+            *node[index + 1 :],
+        ]
     if node is None or isinstance(node, dict):
         node = node or {}
         return {**node, head: _assigned(node.get(head), rest, value, override)}
@@ -179,13 +183,15 @@ def schema() -> Json:
     for name, cls in registry.labelers().items():
         parameters = cls.Parameters.model_json_schema(ref_template=f"#/$defs/{name}/$defs/{{model}}")
         document["$defs"][name] = parameters
-        steps.append({
-            "type": "object",
-            "properties": {name: {"$ref": f"#/$defs/{name}"}, "as": {"type": "string"}},
-            "required": [name],
-            "additionalProperties": False,
-            "description": (cls.__doc__ or "").partition("\n")[0],
-        })
+        steps.append(
+            {
+                "type": "object",
+                "properties": {name: {"$ref": f"#/$defs/{name}"}, "as": {"type": "string"}},
+                "required": [name],
+                "additionalProperties": False,
+                "description": (cls.__doc__ or "").partition("\n")[0],
+            }
+        )
     document["properties"]["steps"]["items"] = {"anyOf": steps}
     for section, model in (("source", "SourceConfig"), ("store", "StoreConfig")):
         document["properties"][section] = {"anyOf": [{"type": "string"}, {"$ref": f"#/$defs/{model}"}]}
@@ -193,5 +199,3 @@ def schema() -> Json:
     document["$defs"]["SourceConfig"]["required"] = ["path"]
     document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return document
-
-

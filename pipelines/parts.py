@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+
 from relabel.digests import Json, sample_digest
 from relabel.errors import BadSample, BadShard
 from relabel.labelers.labeler import Prepared
@@ -23,14 +24,16 @@ from relabel.shards.source import open_source, pick
 from .dead_letters import attempt
 from .job import Job, ShardTask
 
-ROWS_SCHEMA = pa.schema([
-    ("key", pa.string()),
-    ("sample_digest", pa.binary(16)),
-    ("status", pa.string()),
-    ("reason", pa.string()),
-    ("detail", pa.string()),
-    ("prepared", pa.bool_()),
-])
+ROWS_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("sample_digest", pa.binary(16)),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("prepared", pa.bool_()),
+    ]
+)
 """One row per sample of a part. `detail` goes to the dead-letter file; the rows that are `prepared` are, in order, the
 rows of the packed buffers and of the label cells, whatever became of them later."""
 
@@ -44,8 +47,8 @@ class Header:
     etag: str
     token: str
     generation: int
-    start: int
-    rows: int
+    start: int = 0
+    rows: int = 0
     last: bool = False
     """True on exactly one part of a shard: `total_rows` and `content_sha256` are then known."""
     total_rows: int = 0
@@ -95,30 +98,33 @@ def read_parts(job: Job, task: ShardTask) -> Iterator[pa.Table]:
     part_rows = job.recipe.resources.part_rows
     reading = open_source(job.source).read(shard)
     rows: list[Row] = []
-    start = count = 0
+    count = 0
     clock = Clock()
+    header = Header(shard.name, shard.size, shard.etag, shard.token, task.generation)
 
-    def header(**fields: object) -> Header:
-        return Header(shard.name, shard.size, shard.etag, shard.token, task.generation, start, len(rows),
-                      seconds=clock.take(), **fields)  # type: ignore[arg-type]
+    def cut() -> pa.Table:
+        """The rows so far as a part."""
+        header.rows, header.seconds = len(rows), clock.take()
+        return part_table(job, header, rows)
 
     try:
         for sample in reading:
             clock.lap("read")
             if count and count % part_rows == 0:
-                if start not in task.finished_parts:
-                    yield part_table(job, header(), rows)
-                rows, start = [], count
-            if start not in task.finished_parts:
+                if header.start not in task.finished_parts:
+                    yield cut()
+                rows, header.start = [], count
+            if header.start not in task.finished_parts:
                 rows.append(prepare_row(job, sample))
             count += 1
             clock.lap("prepare")
         clock.lap("read")
-        end = {"last": True, "total_rows": count, "content_sha256": reading.content_sha256}
+        header.total_rows, header.content_sha256 = count, reading.content_sha256
     except BadShard as error:
         rows = []
-        end = {"last": True, "problem": (error.reason, error.detail)}
-    yield part_table(job, header(**end), rows)
+        header.problem = (error.reason, error.detail)
+    header.last = True
+    yield cut()
 
 
 def prepare_row(job: Job, sample: Sample) -> Row:
@@ -161,8 +167,14 @@ def part_table(job: Job, header: Header, rows: list[Row]) -> pa.Table:
 
 def rows_table(rows: list[Row]) -> pa.Table:
     cells = [
-        {"key": row.key, "sample_digest": row.sample_digest, "status": str(row.status), "reason": row.reason,
-         "detail": row.detail, "prepared": row.status is Status.OK}
+        {
+            "key": row.key,
+            "sample_digest": row.sample_digest,
+            "status": str(row.status),
+            "reason": row.reason,
+            "detail": row.detail,
+            "prepared": row.status is Status.OK,
+        }
         for row in rows
     ]
     return pa.Table.from_pylist(cells, ROWS_SCHEMA)

@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
-from relabel.digests import Json
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from relabel.digests import Json
 
 from .parts import Header
 
@@ -98,6 +99,7 @@ class Tally:
 def shown(tally: Tally, stream: IO[str] | None = None, log_seconds: float = LOG_SECONDS) -> Iterator[None]:
     """Shows `tally` on `stream` (default: standard error) until the block ends."""
     stream = stream or sys.stderr
+    assert stream is not None
     stop = threading.Event()
     show = _bar if stream.isatty() else _lines
     thread = threading.Thread(target=show, args=(tally, stream, stop, log_seconds), daemon=True, name="progress")
@@ -117,26 +119,34 @@ def _lines(tally: Tally, stream: IO[str], stop: threading.Event, log_seconds: fl
 
 def _bar(tally: Tally, stream: IO[str], stop: threading.Event, log_seconds: float) -> None:
     columns = (
-        TextColumn("[bold]labelling"), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total} shards"),
-        TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[eta]}"), TextColumn("{task.fields[dead]}"),
-        TextColumn("[dim]{task.fields[waits]}"), TimeElapsedColumn(),
-    )  # fmt: skip
+        TextColumn("[bold]labelling"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total} shards"),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(file=stream)) as progress:
-        task = progress.add_task("", total=tally.shards, **_words(tally))
+        task = progress.add_task(describe(tally), total=tally.shards)
         while not stop.wait(0.2):
-            progress.update(task, completed=tally.shards_done, **_words(tally))
-        progress.update(task, completed=tally.shards_done, **_words(tally))
+            progress.update(task, completed=tally.shards_done, description=describe(tally))
+        progress.update(task, completed=tally.shards_done, description=describe(tally))
 
 
-def _words(tally: Tally) -> dict[str, str]:
+def describe(tally: Tally) -> str:
+    """`512 images/s · ETA 3 min 20 s · 0 dead · waits for: model`; before the first part, what is being started."""
+    if tally.first_event is None:
+        return f"[dim]{tally.waits_for()}"
+    dead = f"[red]{tally.dead} dead[/]" if tally.dead else "0 dead"
+    if tally.dead_shards:
+        dead += f", [red]{tally.dead_shards} dead shards[/]"
     eta = tally.eta_seconds
-    dead = f"[red]{tally.dead} dead" if tally.dead else "0 dead"
-    return {
-        "rate": f"{tally.rate:,.0f} images/s",
-        "eta": "" if eta is None else f"ETA {duration(eta)}",
-        "dead": dead + (f", [red]{tally.dead_shards} dead shards" if tally.dead_shards else ""),
-        "waits": f"waits for: {tally.waits_for()}" if tally.first_event else tally.waits_for(),
-    }
+    words = [
+        f"{tally.rate:,.0f} images/s" if tally.rate else "",
+        "" if eta is None else f"ETA {duration(eta)}",
+        dead,
+        f"[dim]waits for: {tally.waits_for()}[/]",
+    ]
+    return " · ".join(word for word in words if word)
 
 
 def duration(seconds: float) -> str:

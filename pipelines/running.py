@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+
 from relabel.digests import Json, digest
 from relabel.errors import RelabelError, TooManyDeadLetters
 from relabel.releases.commit import Draft, commit
@@ -129,9 +130,7 @@ def label(todo: Plan, seconds: dict[str, float]) -> Iterator[Receipt]:
         receipts.fold(unfolded)
 
 
-def follow(
-    job: Job, todo: Plan, events: Iterator[str], tally: Tally, seconds: dict[str, float]
-) -> Iterator[Receipt]:
+def follow(job: Job, todo: Plan, events: Iterator[str], tally: Tally, seconds: dict[str, float]) -> Iterator[Receipt]:
     """Receipts of whole shards as their events come; shards in parts are merged on the cluster once they are tiled."""
     coverage = Coverage([entry.task for entry in todo.todo])
     merge = ray.remote(num_cpus=0)(merge_shard)

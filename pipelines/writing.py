@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from relabel.digests import Json, canonical_json, sha256
 from relabel.errors import StoreCorrupt
-from relabel.reasons import Status
 from relabel.labels.shard_file import (
     column_values,
     decode_label_shard,
@@ -24,6 +24,7 @@ from relabel.labels.shard_file import (
     label_schema,
     label_table,
 )
+from relabel.reasons import Status
 from relabel.releases.receipts import Receipt, Receipts, keys_digest
 from relabel.releases.records import from_json, to_json
 from relabel.releases.stored import Stored, stored
@@ -94,7 +95,8 @@ def part_labels(job: Job, part: pa.Table) -> pa.Table:
     for labeler in job.labelers:
         columns = from_ipc(part[f"labels_{labeler.label}"][0].as_buffer()).filter(alive)
         labels.update({column.name: column_values(columns, column) for column in labeler.writes().columns})
-    table = label_table(job_schema(job), *(rows[name].to_pylist() for name in ROW_COLUMNS), labels)
+    keys, digests, statuses, reasons = (rows[name].to_pylist() for name in ROW_COLUMNS)
+    table = label_table(job_schema(job), keys, digests, statuses, reasons, labels)
     return table.append_column("detail", rows["detail"])
 
 
@@ -118,7 +120,7 @@ def merge_shard(job: Job, end: Header, parts: Sequence[Part]) -> Receipt:
     for part in parts:
         data = store.get(part.path)
         if sha256(data)[:32] != part.path.rsplit("-", 1)[1].removesuffix(".parquet"):
-            raise StoreCorrupt(f"{store.full_url(part.path)} was damaged after it was written; delete it and run again.")
+            raise StoreCorrupt(f"{store.full_url(part.path)} is damaged. Delete it and run again.")
         table = decode_label_shard(data)
         numerics.append(json.loads(table.schema.metadata[NUMERICS_KEY]))
         tables.append(table)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from small_models import save_model
 
 from relabel.errors import BadSample, Refused, UsageError
+from relabel.labelers.images import decode_image
 from relabel.labelers.label_map import LabelMapLabeler, LabelMapParameters
 from relabel.labelers.labeler import Batch
 from relabel.labelers.lock import Lock
@@ -69,7 +70,16 @@ def test_whole_map_labels_are_right_on_real_photos(lite: LabelMapLabeler, batch:
     for mode in ("prob", "logit"):
         right = sum(int(pool(one, mode=mode).argmax()) == label for one, label in zip(maps, truth, strict=True))
         assert right >= 16, mode
-    assert {(one.height, one.width) for one in maps} == {(512, 512)}
+    assert (maps[0].height, maps[0].width) == decode_image(photos[0][0]).shape[:2]
+    assert {(one.height, one.width) for one in maps} == {(512, 512), (683, 1024)}
+
+
+def test_bf16_labels_the_photos_as_well(batch: Batch, photos: Photos) -> None:
+    made = built(dtype="bf16")
+    made.load("cpu")
+    maps = [decode_row(made.writes(), row) for row in labels_of(made, batch).to_pylist()]
+    right = sum(int(pool(one).argmax()) == label for one, (_, label) in zip(maps, photos, strict=True))
+    assert right >= 16
 
 
 def test_mean_over_cells_is_the_models_answer(lite: LabelMapLabeler, batch: Batch, tmp_path: Path) -> None:

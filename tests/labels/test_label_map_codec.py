@@ -98,6 +98,16 @@ def test_large_ids_survive(num_classes: int, dtype: str) -> None:
     assert ids[0, 0, :, 0].tolist() == [num_classes - 1, num_classes // 2]
 
 
+@pytest.mark.parametrize("num_classes", [21_843, 70_000])
+def test_large_ids_come_back_from_the_file(num_classes: int) -> None:
+    contract = contract_of(num_classes)
+    table = decode_label_shard(encode_label_shard(table_of(["ok", "dead"], contract)))
+    ids = decode_row(contract, table.to_pylist()[0]).ids
+    assert np.array_equal(ids, random_labels(contract, 1)["label_map_ids"][0])
+    assert ids.max() > 2048
+    assert check_column(contract, table) == []
+
+
 def test_top_ranks_classes_over_the_whole_map() -> None:
     logits = np.zeros((1, 6, 1, 4), np.float32)
     logits[0, 4, 0, :3] = 12

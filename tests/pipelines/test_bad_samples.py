@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from releases_of_photos import open_release, write_tar
+
 from pipelines import run
 from relabel.errors import TooManyDeadLetters
 from relabel.readers.pooling import pool
-from releases_of_photos import open_release, write_tar
+from relabel.releases.release import Release
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -48,19 +50,20 @@ def difficult(photo: bytes) -> dict[str, bytes]:
     }
 
 
-@pytest.fixture
-def released(recipe: Make, tmp_path: Path, photos: list[tuple[bytes, int]]) -> Any:
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory, photos: list[tuple[bytes, int]], ray_cluster: None) -> Release:
+    folder = tmp_path_factory.mktemp("difficult")
     photo = next(data for data, label in photos if label == 471)
-    write_tar(tmp_path / "in" / "difficult.tar", difficult(photo))
-    wanted = recipe(
-        source={"path": str(tmp_path / "in" / "*.tar")},
-        steps=[{"label_map": {"model": "efficientnet-lite0", "input_size": 256}}],
-    )
-    run(wanted)
-    return open_release(wanted["store"])
+    write_tar(folder / "in" / "difficult.tar", difficult(photo))
+    run({
+        "source": {"path": str(folder / "in" / "*.tar")},
+        "steps": [{"label_map": {"model": "efficientnet-lite0", "input_size": 256}}],
+        "store": str(folder / "labels"),
+    })  # fmt: skip
+    return open_release(str(folder / "labels"))
 
 
-def test_each_is_labelled_right_or_a_dead_letter(released: Any) -> None:
+def test_each_is_labelled_right_or_a_dead_letter(released: Release) -> None:
     rows = {row["key"]: row for row in released.table("difficult.tar", ["key", "status", "reason"]).to_pylist()}
     dead = {key: row["reason"] for key, row in rows.items() if row["status"] == "dead"}
     assert dead == {
@@ -80,13 +83,14 @@ def test_each_is_labelled_right_or_a_dead_letter(released: Any) -> None:
     assert same > 0.8
 
 
-def test_counts_add_up_and_details_help(released: Any) -> None:
+def test_counts_add_up_and_details_help(released: Release) -> None:
     counts = released.counts
     assert counts.samples == counts.ok + counts.dead + counts.filtered == 11
     assert sum(counts.reasons.values()) == counts.dead == 5
     letters = {letter["key"]: letter for letter in released.dead_letters()}
     assert letters.keys() == {"corrupt", "empty", "none", "text", "truncated"}
-    assert "jpg" in letters["none"]["detail"] and "json" in letters["none"]["detail"]
+    assert "jpg" in letters["none"]["detail"]
+    assert "json" in letters["none"]["detail"]
     assert all(letter["detail"] for letter in letters.values())
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+
 from pipelines.loading import SHIPPED, find, load, overridden, schema
 from relabel.errors import UnknownName, UsageError
 
@@ -33,7 +34,7 @@ def test_as_names_a_label() -> None:
     ("change", "message"),
     [
         ({"sorce": {}}, "unknown field 'sorce'; did you mean 'source'?"),
-        ({"source": {"path": "a/*.tar", "old_lable": "cls"}}, "unknown field 'source.old_lable'; did you mean 'old_label'"),
+        ({"source": {"path": "a/*.tar", "old_lable": 1}}, "unknown field 'source.old_lable'; did you mean 'old_label'"),
         ({"resources": {"actors": 0}}, "'resources.actors': Input should be greater than or equal to 1, got 0"),
         ({"steps": []}, "'steps': "),
         ({"steps": [{"lable_map": {}}]}, "unknown operator 'lable_map'; did you mean 'label_map'?"),

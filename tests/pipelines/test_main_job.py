@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from releases_of_photos import open_release, shas, write_tar
+
 from pipelines import run
 from pipelines.loading import load
 from pipelines.plan import make_job, plan
@@ -17,7 +19,6 @@ from relabel.readers.pooling import pool
 from relabel.releases.verify import verify
 from relabel.storage.opening import open_store
 from relabel.testing.servers import S3Server
-from releases_of_photos import open_release, shas, write_tar
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -47,7 +48,8 @@ def test_second_run_does_nothing(recipe: Make, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("pipelines.running.connected", lambda *_: pytest.fail("a second run must not touch Ray"))
     second = run(wanted)
     assert (second.labelled, second.published) == (0, False)
-    assert second.release is not None and first.release is not None
+    assert second.release is not None
+    assert first.release is not None
     assert second.release.version == first.release.version == 1
 
 
@@ -192,7 +194,7 @@ def test_images_of_a_folder_and_of_parquet(recipe: Make, tmp_path: Path, photos:
     folder.mkdir()
     for index, (data, _) in enumerate(photos[:6]):
         (folder / f"photo {index}.jpg").write_bytes(data)
-    rows = [{"id": f"k{index}", "image": {"bytes": data, "path": f"{index}.jpg"}} for index, (data, _) in enumerate(photos[:6])]
+    rows = [{"id": f"k{index}", "image": {"bytes": data}} for index, (data, _) in enumerate(photos[:6])]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "photos.parquet")
     run(recipe(source={"path": str(folder), "kind": "images", "buckets": 2}, store=str(tmp_path / "a")))
     run(recipe(source={"path": str(tmp_path / "photos.parquet"), "key": "id"}, store=str(tmp_path / "b")))

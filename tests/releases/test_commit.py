@@ -152,7 +152,9 @@ def test_other_labels_are_a_conflict(make_job: Callable, store: ObjectStore) -> 
 
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
-def test_many_committers_lose_no_update(make_job: Callable, request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+def test_many_committers_lose_no_update(
+    make_job: Callable, request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
     store = open_store(str(tmp_path / "many") if kind == "local" else request.getfixturevalue("s3_root"))
 
     def publish(number: int) -> list[int]:

@@ -8,21 +8,26 @@ import pytest
 from relabel.digests import seal, sha256, unseal
 from relabel.errors import UnknownName
 from relabel.releases.segments import read_segments
-from relabel.releases.verify import LEVELS, verify
+from relabel.releases.verify import LEVELS, Level, verify
 from relabel.releases.versions import MARKER, read_version, version_path
 from relabel.storage.objects import ObjectStore
 
 SHARDS = {"a.tar": 4, "b.tar": 300, "broken.tar": -1}
 
+
+def flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
 DAMAGE: dict[str, Callable[[bytes], bytes | None]] = {
-    "first byte flipped": lambda data: bytes([data[0] ^ 1]) + data[1:],
-    "middle byte flipped": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 4]) + data[len(data) // 2 + 1 :],
-    "last byte flipped": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+    "first byte flipped": lambda data: flip(data, 0),
+    "middle byte flipped": lambda data: flip(data, len(data) // 2),
+    "last byte flipped": lambda data: flip(data, len(data) - 1),
     "truncated": lambda data: data[:-1],
     "emptied": lambda data: b"",
     "extended": lambda data: data + b"\n",
     "deleted": lambda data: None,
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ def reached(store: ObjectStore, number: int) -> set[str]:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_an_untouched_release_passes(two_releases: ObjectStore, level: str) -> None:
+def test_an_untouched_release_passes(two_releases: ObjectStore, level: Level) -> None:
     for selector in ("latest", 1, "v2"):
         report = verify(two_releases, selector, level)
         assert report.problems == []
@@ -75,7 +80,7 @@ def test_any_damage_to_any_object_is_named(two_releases: ObjectStore, damage: st
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_sizes_and_small_files_are_checked_at_every_level(two_releases: ObjectStore, level: str) -> None:
+def test_sizes_and_small_files_are_checked_at_every_level(two_releases: ObjectStore, level: Level) -> None:
     for path in sorted(reached(two_releases, 2)):
         data = two_releases.get(path)
         two_releases.put(path, data[:-3])
@@ -93,9 +98,7 @@ def test_two_files_changed_places(two_releases: ObjectStore) -> None:
 
 
 def test_one_problem_does_not_hide_another(two_releases: ObjectStore) -> None:
-    letters, data = (
-        next(path for path in reached(two_releases, 2) if path.endswith(end)) for end in (".dead.jsonl", ".parquet")
-    )
+    letters = next(path for path in reached(two_releases, 2) if path.endswith(".dead.jsonl"))
     data = next(path for path in reached(two_releases, 2) if path.startswith("data/") and path.endswith(".parquet"))
     for path in (MARKER, letters, data):
         two_releases.delete(path)
@@ -129,7 +132,10 @@ def test_a_label_shard_of_another_meaning(make_job: Callable, store: ObjectStore
     make_job(SHARDS).run()
     fields = unseal(store.get(version_path(1)), "")
     label = fields["labels"]["label_map"]
-    for changed in ({**label, "fingerprint": "0" * 64}, {**label, "contract": {**label["contract"], "score_domain": None}}):
+    for changed in (
+        {**label, "fingerprint": "0" * 64},
+        {**label, "contract": {**label["contract"], "score_domain": None}},
+    ):
         resealed(store, version_path(1), labels={"label_map": changed})
         report = verify(store, 1, "default")
         assert {problem.object for problem in report.problems if problem.object.startswith("data/")} == {
@@ -142,3 +148,7 @@ def test_what_does_not_exist(two_releases: ObjectStore) -> None:
     assert [problem.object for problem in verify(two_releases, 3).problems] == [version_path(3)]
     with pytest.raises(UnknownName):
         verify(two_releases, "nightly")
+    with pytest.raises(UnknownName):
+        verify(two_releases, 4)
+    two_releases.delete(version_path(1))
+    assert version_path(1) in {problem.object for problem in verify(two_releases, 1).problems}

@@ -12,7 +12,7 @@ from relabel.shards import tar
 from relabel.shards.shard import Sample, Source
 
 
-def make_tar(members: Iterable[tuple[str, bytes]], format: int = tarfile.USTAR_FORMAT) -> bytes:  # noqa: A002
+def make_tar(members: Iterable[tuple[str, bytes]], format: int = tarfile.USTAR_FORMAT) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=format) as archive:
         for name, payload in members:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from archives import read_all, write
+
 from relabel.errors import BadShard, UsageError
 from relabel.reasons import Reason
 from relabel.shards.folder import FolderSource

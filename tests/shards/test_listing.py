@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from archives import write
+
 from relabel.errors import UsageError
 from relabel.shards.listing import Files, find_glob, find_named
 

@@ -11,6 +11,7 @@ import pytest
 from archives import read_all, watched
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from relabel.digests import sample_digest, sha256
 from relabel.errors import BadShard, UnknownName, UsageError
 from relabel.reasons import Reason

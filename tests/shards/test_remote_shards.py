@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from archives import make_tar, pairs, read_all, watched
+
 from relabel.digests import sha256
 from relabel.errors import BadShard, StorageError, UsageError
 from relabel.reasons import Reason

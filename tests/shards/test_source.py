@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from archives import make_tar, read_all, write
 from pydantic import ValidationError
+
 from relabel.errors import BadSample
 from relabel.shards.folder import FolderSource
 from relabel.shards.shard import Sample, Value

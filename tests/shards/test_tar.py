@@ -9,6 +9,7 @@ import pytest
 from archives import cut, make_tar, pairs, parse, watched
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from relabel.errors import BadShard
 from relabel.reasons import Reason
 from relabel.shards import tar

@@ -12,6 +12,8 @@ import pytest
 from archives import make_tar, pairs, read_all, watched, write
 from hypothesis import given
 from hypothesis import strategies as st
+from webdataset.tariterators import group_by_keys, tar_file_iterator
+
 from relabel.digests import sha256
 from relabel.errors import BadShard, StorageError, UsageError
 from relabel.reasons import Reason
@@ -20,7 +22,6 @@ from relabel.shards.decompress import decompress
 from relabel.shards.shard import Sample
 from relabel.shards.stream import LocalStream
 from relabel.shards.webdataset import WebDatasetSource, group
-from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "a.tar": bytes,
@@ -156,7 +157,7 @@ def test_repeated_and_interleaved_keys_are_refused_by_name(members: list[str]) -
 
 
 def test_keys_that_cannot_be_carried_are_marked() -> None:
-    raw = [(b"ok.jpg", b"1"), (b"\xff\xfe.jpg", b"2"), ("new\nline.jpg".encode(), b"3"), ("é\u200b.jpg".encode(), b"4")]
+    raw = [(b"ok.jpg", b"1"), (b"\xff\xfe.jpg", b"2"), (b"new\nline.jpg", b"3"), ("é\u200b.jpg".encode(), b"4")]
     samples = list(group(raw))
     assert [(sample.key, "__bad_key__" in sample.fields) for sample in samples] == [
         ("ok", False), ("\\xff\\xfe", True), ("new\nline", True), ("é\u200b", False),

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+
 from relabel.errors import BadSample
 from relabel.shards.shard import Sample, Value
 from relabel.shards.where import Condition, Where
@@ -11,7 +12,7 @@ from relabel.shards.where import Condition, Where
 FIELDS: dict[str, Value] = {
     "jpg": b"\xff\xd8",
     "cls": b"12\n",
-    "txt": "Ein Haus am See".encode(),
+    "txt": b"Ein Haus am See",
     "json": b'{"width": 640, "ok": true, "a": {"b.c": 1, "b": "deep"}, "none": null, "score": "0.25"}',
     "bad": b"{",
     "n": 3,

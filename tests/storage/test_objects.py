@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from relabel.errors import AccessDenied, ObjectExists, ObjectMissing, StorageError
+from relabel.storage.failures import translated
 from relabel.storage.filesystems import connect
 from relabel.storage.local import LocalStore
 from relabel.storage.objects import ObjectStore, settle
@@ -111,15 +112,8 @@ def test_a_dead_writer_leaves_nothing_visible(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_says_so() -> None:
-    with pytest.raises(StorageError, match="full"):
-        write_to_full_device()
-
-
-def write_to_full_device() -> None:
-    from relabel.storage.failures import translated
-
-    with translated("/dev/full"), open("/dev/full", "wb", buffering=0) as file:
-        file.write(b"1")
+    with pytest.raises(StorageError, match="full"), translated("/dev/full"):
+        Path("/dev/full").write_bytes(b"1")
 
 
 def test_only_small_objects_are_created_once(s3_root: str) -> None:

@@ -87,7 +87,7 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
     refuse_absent_data(store, change.written.values())
     while True:
         proposal = propose(store, draft, change, base)
-        if proposal is base is not None:
+        if base is not None and proposal is base:
             return base
         path = version_path(proposal.version)
         won = settle(store, path, proposal.sealed())

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from ..errors import ObjectMissing, Refused, StoreCorrupt
 from ..labels import label_map
 from ..labels.contract import LabelContract
-from ..reasons import Reason, Status
 from ..labels.shard_file import contracts_of, decode_label_shard, header
+from ..reasons import Reason, Status
 from ..storage.objects import ObjectStore
 from .receipts import keys_digest
 from .segments import Entry

@@ -14,8 +14,8 @@ from ..digests import Json
 from ..errors import BadSample, BadShard, ObjectMissing, StoreCorrupt, UnknownName
 from ..labels import label_map
 from ..labels.contract import Column, LabelContract
-from ..reasons import Status
 from ..labels.shard_file import decode_label_shard
+from ..reasons import Status
 from ..storage.objects import ObjectStore
 from ..storage.opening import open_store
 from .segments import Entry, read_segments

@@ -24,6 +24,7 @@ from .versions import (
     mix,
     parse_marker,
     parse_version,
+    version_numbers,
     version_path,
 )
 
@@ -66,11 +67,13 @@ class Report:
 def verify(store: ObjectStore, selector: int | str = "latest", level: Level = "default") -> Report:
     """Check one release and the chain of versions that it stands on; reads only.
 
-    A number that was published and whose file is gone is a problem, not an error; raises UnknownName for a tag, or
-    `latest` of an empty store.
+    A published version whose file is gone is a problem, not an error; raises UnknownName for what was never published.
     """
-    number = as_number(selector)
-    report = Report(level, number if number is not None and number > 0 else find_version(store, selector))
+    number, newest = as_number(selector), max(version_numbers(store), default=0)
+    # One past the newest: its file may be the one that is gone.
+    if number is None or not 1 <= number <= newest + 1:
+        number = find_version(store, selector)
+    report = Report(level, number)
     check_marker(store, report)
     version = check_chain(store, report)
     if version is None:

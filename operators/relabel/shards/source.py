@@ -1,7 +1,6 @@
 """Source: the recipe's `source` section, and the source that it opens."""
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -77,11 +76,15 @@ class SourceConfig(BaseModel):
                 raise ValueError(f"fields.{need}: expected names separated by `;`, got {choice!r}")
         return self
 
-    @cached_property
+    def choice(self, need: str) -> tuple[str, ...]:
+        """The fields that meet a need, in order of preference; a need that nothing is said of names its own field."""
+        text = self.fields.get(need) or FIELDS[self.kind].get(need, need)
+        return tuple(part.strip() for part in text.split(";"))
+
+    @property
     def choices(self) -> dict[str, tuple[str, ...]]:
-        """Per need the fields that meet it, in order of preference."""
-        merged = {**FIELDS[self.kind], **self.fields}
-        return {need: tuple(part.strip() for part in choice.split(";")) for need, choice in merged.items()}
+        """Every need that the kind or the recipe speaks of."""
+        return {need: self.choice(need) for need in {**FIELDS[self.kind], **self.fields}}
 
     def where_admits(self, sample: Sample) -> bool:
         """Whether `where` lets the sample be labelled; raises BadSample where its metadata cannot be read."""
@@ -130,7 +133,7 @@ def pick(config: SourceConfig, sample: Sample, need: str) -> bytes | str:
 
     Raises BadSample: MISSING_FIELD where the sample has none of the choices, EMPTY_FIELD where it holds no bytes.
     """
-    choice = config.choices.get(need, (need,))
+    choice = config.choice(need)
     value = next((sample.fields[name] for name in choice if sample.fields.get(name) is not None), None)
     if value is None:
         present = ", ".join(sorted(name for name in sample.fields if not name.startswith("__"))) or "none"

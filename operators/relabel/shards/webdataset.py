@@ -57,7 +57,8 @@ class TarReading(ShardReading):
     """One pass over a tar shard."""
 
     def __init__(self, stream: ByteStream, codec: Codec | None, max_member_bytes: int) -> None:
-        self._stream, self._codec, self._max_member_bytes = stream, codec, max_member_bytes
+        self._stream, self._max_member_bytes = stream, max_member_bytes
+        self._codec: Codec | None = codec
 
     def __iter__(self) -> Iterator[Sample]:
         chunks: Iterable[bytes] = decompress(self._stream, self._codec) if self._codec else self._stream
