@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from relabel.digests import Json, digest
 from relabel.errors import RelabelError, TooManyDeadLetters
 from relabel.releases.commit import Draft, commit
+from relabel.releases.doctor import require_commits
 from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.versions import Version
 from relabel.shards.source import open_source
@@ -95,6 +96,7 @@ def run(
     receipts = dict(todo.done)
     seconds: dict[str, float] = {}
     if todo.todo:
+        require_commits(job.open_store())
         with connected(checked.resources, address):
             for receipt in label(todo, seconds):
                 receipts[receipt.token] = receipt
@@ -115,6 +117,7 @@ def label(todo: Plan, seconds: dict[str, float]) -> Iterator[Receipt]:
     tasks = [entry.task for entry in todo.todo]
     actors, gpus = actor_pool(job.recipe.resources)
     tally = Tally(len(tasks))
+    actors = min(actors, len(tasks))  # more than there are shards would load weights and wait
     tally.actors, tally.stage = actors, "loading the model"
     receipts = Receipts(job.open_store(), job.fingerprint)
     unfolded: list[Receipt] = []

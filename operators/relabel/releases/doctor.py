@@ -8,7 +8,7 @@ import dataclasses
 import uuid
 from collections.abc import Callable, Iterator
 
-from ..errors import ObjectExists, ObjectMissing, StorageError
+from ..errors import ObjectExists, ObjectMissing, Refused, StorageError
 from ..storage.objects import ObjectStore
 from .stored import in_threads
 
@@ -43,6 +43,20 @@ def diagnose(store: ObjectStore) -> list[Check]:
             if not checks[0].ok:
                 break
     return checks
+
+
+def require_commits(store: ObjectStore) -> None:
+    """The two promises without which a run would be in vain: writing, and create-once.
+
+    Raises Refused where one is broken; a store that cannot be written to at all raises what it said.
+    """
+    folder = f"doctor/{uuid.uuid4().hex}"
+    with removed_afterwards(store, folder):
+        try:
+            probe_writing(store, folder)
+            probe_create(store, folder)
+        except Broken as error:
+            raise Refused(f"{store.url}: {error}. Nothing was labelled; see `relabel doctor`.") from error
 
 
 @contextlib.contextmanager
