@@ -3,7 +3,8 @@
 Rows of this graph are parts, not samples: Ray may merge and split blocks as it likes and never mixes two parts.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -99,8 +100,9 @@ def configure() -> None:
     context.print_on_execution_start = False
 
 
-def events(dataset: Dataset) -> Iterator[str]:
-    """The events as they come, in any order."""
-    block: Any
-    for block in dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
-        yield from block["event"].to_pylist()
+def events(dataset: Dataset) -> Generator[str, None, None]:
+    """The events as they come, in any order. Closing it ends the execution."""
+    blocks: Any = iter(dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"))
+    with contextlib.closing(blocks):
+        for block in blocks:
+            yield from block["event"].to_pylist()

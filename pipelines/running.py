@@ -121,8 +121,10 @@ def label(todo: Plan, seconds: dict[str, float]) -> Iterator[Receipt]:
     tally.actors, tally.stage = actors, "loading the model"
     receipts = Receipts(job.open_store(), job.fingerprint)
     unfolded: list[Receipt] = []
-    with shown(tally), ray_errors():
-        for receipt in follow(job, todo, graph.events(graph.build(job, tasks, actors, gpus)), tally, seconds):
+    dataset = graph.build(job, tasks, actors, gpus)
+    # Closed here and not by the garbage collector: a graph that is left open at exit can hang the process for ever.
+    with shown(tally), ray_errors(), contextlib.closing(graph.events(dataset)) as events:
+        for receipt in follow(job, todo, events, tally, seconds):
             tally.shard(receipt.status == "dead")
             unfolded.append(receipt)
             if len(unfolded) >= FOLD_EVERY:
