@@ -50,8 +50,8 @@ class Plan:
     changes: Sequence[str]
     """What makes these labels mean something else than the latest release's."""
     warnings: Sequence[str]
-    loose_receipts: int
-    """Receipts that are in no fold yet."""
+    leftovers: Sequence[str]
+    """Parts of finished shards, which a run that was killed could not delete any more."""
 
     @property
     def run_id(self) -> str:
@@ -126,16 +126,18 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
             continue
         todo.append(Todo(ShardTask(shard, finished.next_generation(shard.token)), why))
     names = {shard.name for shard in shards}
+    parts = find_parts(job, store)
+    done_folders = {job.part_folder(token, receipt.generation) for token, receipt in done.items()}
     return Plan(
         job=job,
         shards=shards,
-        todo=with_parts(job, store, todo[:limit]),
+        todo=[with_parts(job, entry, parts) for entry in todo[:limit]],
         done=done,
         removed=[name for name in entries if name not in names],
         parent=parent,
         changes=changes,
         warnings=[f"{damage} It counts as not written." for damage in finished.damaged],
-        loose_receipts=finished.num_loose,
+        leftovers=[part.path for folder in done_folders & parts.keys() for part in parts[folder].values()],
     )
 
 
@@ -156,20 +158,20 @@ def _content_equal(job: Job, shard: Shard, receipt: Receipt) -> bool:
     return reading.content_sha256 == receipt.content_sha256
 
 
-def with_parts(job: Job, store: ObjectStore, todo: Sequence[Todo]) -> list[Todo]:
-    """The same shards with the parts that a former run left of them."""
+def find_parts(job: Job, store: ObjectStore) -> dict[str, dict[int, Part]]:
+    """The parts that former runs left, by folder and first row."""
     found: dict[str, dict[int, Part]] = {}
     for info in store.list(f"parts/{job.fingerprint[:16]}"):
-        match = PART_NAME.search(info.path)
-        if match:
+        if match := PART_NAME.search(info.path):
             folder = info.path.rsplit("/", 1)[0]
             found.setdefault(folder, {})[int(match[1])] = Part(int(match[1]), int(match[2]), info.path)
-    renewed = []
-    for entry in todo:
-        task = entry.task
-        parts = found.get(job.part_folder(task.shard.token, task.generation), {})
-        renewed.append(Todo(dataclasses.replace(task, finished_parts=parts), entry.why))
-    return renewed
+    return found
+
+
+def with_parts(job: Job, entry: Todo, parts: Mapping[str, dict[int, Part]]) -> Todo:
+    """The same shard with the parts that are there already."""
+    folder = job.part_folder(entry.task.shard.token, entry.task.generation)
+    return Todo(dataclasses.replace(entry.task, finished_parts=parts.get(folder, {})), entry.why)
 
 
 def explain(parent: Version | None, job: Job) -> list[str]:

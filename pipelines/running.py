@@ -174,9 +174,12 @@ def count(event: Event, tally: Tally, seconds: dict[str, float]) -> None:
 def publish(todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float]) -> Outcome:
     """Commits a release where every shard is finished; the parent stands where nothing changed."""
     release = None
+    store = todo.job.open_store()
+    for path in todo.leftovers:
+        store.delete(path)
     if len(receipts) == len(todo.shards):
         check_budget(todo.job.recipe, list(receipts.values()))
-        release = commit(todo.job.open_store(), draft(todo, receipts))
+        release = commit(store, draft(todo, receipts))
     return Outcome(todo, receipts, release, seconds)
 
 

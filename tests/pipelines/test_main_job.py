@@ -161,6 +161,20 @@ def test_a_lost_output_is_made_again(recipe: Make) -> None:
     assert open_release(wanted["store"]).entry("photos-003.tar").generation == 1
 
 
+def test_parts_that_a_killed_run_could_not_delete_are_swept(recipe: Make) -> None:
+    wanted = recipe()
+    run(wanted)
+    job = make_job(load(wanted))
+    found = plan(job)
+    token, receipt = next(iter(found.done.items()))
+    left = f"{job.part_folder(token, receipt.generation)}/{0:010d}-2-{'0' * 32}.parquet"
+    store = open_store(wanted["store"])
+    store.put(left, b"left behind")
+    assert list(plan(job).leftovers) == [left]
+    assert not run(wanted).published
+    assert not store.exists(left)
+
+
 def test_check_content_finds_bytes_behind_an_unchanged_time(recipe: Make, tmp_path: Path, demo_shards: Path) -> None:
     import os
 
