@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from relabel.digests import Json, canonical_json, sha256
-from relabel.errors import StoreCorrupt
+from relabel.errors import ObjectMissing, StoreCorrupt
 from relabel.labels.shard_file import (
     column_values,
     decode_label_shard,
@@ -114,20 +114,30 @@ def put_part(job: Job, store: ObjectStore, header: Header, table: pa.Table) -> P
 
 
 def merge_shard(job: Job, end: Header, parts: Sequence[Part]) -> Receipt:
-    """Joins a shard's parts, in row order, into its label shard."""
+    """Joins a shard's parts, in row order, into its label shard; returns the receipt that counts.
+
+    Parts are deleted only after a receipt: where one is gone, another run (or a killed run's last task) was faster.
+    """
     store = job.open_store()
-    tables, numerics = [], []
-    for part in parts:
-        data = store.get(part.path)
-        if sha256(data)[:32] != part.path.rsplit("-", 1)[1].removesuffix(".parquet"):
-            raise StoreCorrupt(f"{store.full_url(part.path)} is damaged. Delete it and run again.")
-        table = decode_label_shard(data)
-        numerics.append(json.loads(table.schema.metadata[NUMERICS_KEY]))
-        tables.append(table)
+    try:
+        tables = [read_part(store, part) for part in parts]
+    except ObjectMissing:
+        receipt = Receipts(store, job.fingerprint).find(end.token, end.generation)
+        if receipt is None:
+            raise
+        return receipt
+    numerics = [json.loads(table.schema.metadata[NUMERICS_KEY]) for table in tables]
     receipt = finish_shard(job, store, end, pa.concat_tables(tables), numerics)
     for part in parts:
         store.delete(part.path)
     return receipt
+
+
+def read_part(store: ObjectStore, part: Part) -> pa.Table:
+    data = store.get(part.path)
+    if sha256(data)[:32] != part.path.rsplit("-", 1)[1].removesuffix(".parquet"):
+        raise StoreCorrupt(f"{store.full_url(part.path)} is damaged. Delete it and run again.")
+    return decode_label_shard(data)
 
 
 def finish_shard(job: Job, store: ObjectStore, end: Header, table: pa.Table, numerics: Sequence[Json]) -> Receipt:

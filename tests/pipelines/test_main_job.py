@@ -12,8 +12,12 @@ import pytest
 from releases_of_photos import open_release, shas, write_tar
 
 from pipelines import run
+from pipelines.job import Part
 from pipelines.loading import load
+from pipelines.parts import Header
 from pipelines.plan import make_job, plan
+from pipelines.writing import merge_shard
+from relabel.errors import ObjectMissing
 from relabel.labels.label_map import LabelMap
 from relabel.readers.pooling import pool
 from relabel.releases.verify import verify
@@ -173,6 +177,19 @@ def test_parts_that_a_killed_run_could_not_delete_are_swept(recipe: Make) -> Non
     assert list(plan(job).leftovers) == [left]
     assert not run(wanted).published
     assert not store.exists(left)
+
+
+def test_a_shard_that_another_run_finished_first_is_taken_over(recipe: Make) -> None:
+    wanted = recipe()
+    run(wanted)
+    job = make_job(load(wanted))
+    receipt = next(iter(plan(job).done.values()))
+    end = Header(receipt.shard, receipt.size, receipt.etag, receipt.token, receipt.generation, last=True)
+    gone = [Part(0, 2, f"{job.part_folder(receipt.token, 0)}/{0:010d}-2-{'0' * 32}.parquet")]
+    assert merge_shard(job, end, gone) == receipt
+    end.token = "f" * 64
+    with pytest.raises(ObjectMissing):
+        merge_shard(job, end, gone)
 
 
 def test_check_content_finds_bytes_behind_an_unchanged_time(recipe: Make, tmp_path: Path, demo_shards: Path) -> None:

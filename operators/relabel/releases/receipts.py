@@ -115,6 +115,10 @@ class Receipts:
                 newest[receipt.token] = receipt
         return Finished(newest, sorted(damaged), generations, len(unread))
 
+    def find(self, token: str, generation: int) -> Receipt | None:
+        """One receipt, where it is there and whole."""
+        return self._read(token, generation, [])
+
     def finish(self, receipt: Receipt) -> Receipt:
         """Record a finished shard; returns the receipt that counts, which may be another attempt's.
 
