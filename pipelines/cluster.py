@@ -25,10 +25,10 @@ QUIET = {
 
 
 @contextlib.contextmanager
-def connected(resources: Resources, address: str | None) -> Iterator[None]:
+def connected(resources: Resources, pools: int, address: str | None) -> Iterator[None]:
     """A Ray session: the one that this process already has, a running cluster, or a fresh local one.
 
-    What was started here is shut down here.
+    `pools` is the number of actor pools, one per step. What was started here is shut down here.
     """
     if ray.is_initialized():
         yield
@@ -38,7 +38,7 @@ def connected(resources: Resources, address: str | None) -> Iterator[None]:
         # Ray logs a failed task's traceback before it raises it; the error that is raised says it once.
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if address is None:
-        start_local(resources)
+        start_local(resources, pools)
     else:
         join(address)
     try:
@@ -47,12 +47,12 @@ def connected(resources: Resources, address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def start_local(resources: Resources) -> None:
+def start_local(resources: Resources, pools: int) -> None:
     """One machine; enough logical CPUs for the actors, a reader and a writer even where cores are few."""
-    needed = (resources.actors or 1) * resources.threads + 2
+    needed = pools * (resources.actors or 1) * resources.threads + 2
     ray.init(
         "local",
-        num_cpus=max(os.cpu_count() or 1, needed),
+        num_cpus=max(len(os.sched_getaffinity(0)), needed),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -88,24 +88,24 @@ def import_roots() -> list[str]:
     return list(dict.fromkeys([*roots, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
 
 
-def actor_pool(resources: Resources) -> tuple[int, float]:
-    """(actors, GPUs per actor) for the connected cluster.
+def actor_pool(resources: Resources, pools: int) -> tuple[int, float]:
+    """(actors of each pool, GPUs per actor) for the connected cluster and so many pools.
 
     Raises UsageError where the cluster can never hold them beside one reader and one writer.
     """
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     num_gpus, num_cpus = total.get("GPU", 0.0), total.get("CPU", 0.0)
     gpus = resources.gpus if resources.gpus is not None else float(num_gpus > 0)
-    actors = resources.actors or (max(1, int(num_gpus / gpus)) if gpus else 1)
-    if gpus and actors * gpus > num_gpus:
+    actors = resources.actors or (max(1, int(num_gpus / gpus / pools)) if gpus else 1)
+    if gpus and pools * actors * gpus > num_gpus:
         raise UsageError(
-            f"{actors} actors of {gpus:g} GPUs need {actors * gpus:g}, the cluster has {num_gpus:g}: "
-            "lower resources.actors or resources.gpus."
+            f"{pools} steps x {actors} actors x {gpus:g} GPUs need {pools * actors * gpus:g}, "
+            f"the cluster has {num_gpus:g}: lower resources.actors or resources.gpus."
         )
-    needed = (0 if gpus else actors * resources.threads) + 1.25
+    needed = (0 if gpus else pools * actors * resources.threads) + 1.25
     if needed > num_cpus:
         raise UsageError(
-            f"{actors} actors with {resources.threads} threads, a reader and a writer need {needed:g} CPUs, "
-            f"the cluster has {num_cpus:g}: lower resources.actors or resources.threads."
+            f"{pools} steps x {actors} actors x {resources.threads} threads, a reader and a writer need {needed:g} "
+            f"CPUs, the cluster has {num_cpus:g}: lower resources.actors or resources.threads."
         )
     return actors, gpus

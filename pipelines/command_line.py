@@ -82,11 +82,10 @@ def parser() -> argparse.ArgumentParser:
             help="override one field of the recipe (repeatable)",
         )
         sub.add_argument("--limit", type=positive, metavar="N", help="label at most N shards this time")
-        if name == "plan":
-            sub.add_argument(
-                "--check-content", action="store_true", help="read finished shards again and compare their digests"
-            )
-        else:
+        sub.add_argument(
+            "--check-content", action="store_true", help="read finished shards again and compare their digests"
+        )
+        if name == "run":
             sub.add_argument("--address", help="a running Ray cluster (default: a local one for this run)")
     add_store_commands(add)
     add("operators", commands.operators_command, "list the registered operators and their parameters")

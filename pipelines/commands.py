@@ -68,7 +68,13 @@ def plan_command(options: argparse.Namespace) -> int:
 def run_command(options: argparse.Namespace) -> int:
     from .running import run
 
-    outcome = run(options.recipe, options.overrides, limit=options.limit, address=options.address)
+    outcome = run(
+        options.recipe,
+        options.overrides,
+        limit=options.limit,
+        check_content=options.check_content,
+        address=options.address,
+    )
     described = outcome.to_json()
     if options.json:
         emit(described)
@@ -159,15 +165,24 @@ def verify_command(options: argparse.Namespace) -> int:
     if options.json:
         emit(dataclasses.asdict(report))
     else:
-        say(*(f"{problem.object}: {problem.what}" for problem in report.problems))
+        for problem in report.problems:
+            say(f"{problem.object}: {problem.what}")
         counts = ", ".join(f"{number} {name}" for name, number in report.counts.items())
         say(f"release {report.release}, level {report.level}: {len(report.problems)} problems; checked {counts}")
-    if not report.ok:
-        raise StoreCorrupt(
+    if report.ok:
+        return 0
+    return refused(
+        StoreCorrupt(
             f"release {report.release} of {options.store} is not whole (first: {report.problems[0].object}). A damaged "
             "label shard can be made again: delete it and run the recipe."
         )
-    return 0
+    )
+
+
+def refused(error: Refused) -> int:
+    """What a check that was printed already says on standard error; standard output stays one JSON document."""
+    print(f"relabel: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def doctor_command(options: argparse.Namespace) -> int:
@@ -178,9 +193,8 @@ def doctor_command(options: argparse.Namespace) -> int:
         emit([dataclasses.asdict(check) for check in checks])
     else:
         table(("ok" if check.ok else "FAILED", check.name, check.detail) for check in checks)
-    if failed := [check.name for check in checks if not check.ok]:
-        raise Refused(f"{options.store} does not keep what commits need: {'; '.join(failed)}.")
-    return 0
+    failed = "; ".join(check.name for check in checks if not check.ok)
+    return refused(Refused(f"{options.store} does not keep what commits need: {failed}.")) if failed else 0
 
 
 def operators_command(options: argparse.Namespace) -> int:

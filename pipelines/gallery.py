@@ -16,6 +16,8 @@ from .preview import PreviewSample, render
 
 def preview(release: Release, out: str | Path, count: int) -> list[str]:
     """Draws `count` samples of a release as a PNG; returns their keys. The media are read from the release's source."""
+    if not Path(out).absolute().parent.is_dir() or Path(out).is_dir():
+        raise UsageError(f"--out expects a file in a folder that exists, got {str(out)!r}.")
     label = next((name for name, contract in release.labels.items() if contract.kind == "label_map"), None)
     if label is None:
         raise UsageError(f"preview draws label maps; this release has {', '.join(release.labels)}.")

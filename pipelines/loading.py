@@ -34,8 +34,8 @@ def load(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[st
         fields, where = dict(recipe), "recipe"
     else:
         path = find(recipe)
-        fields, where = parse(path.read_text(encoding="utf-8"), str(path)), str(path)
-    for override in overrides:
+        fields, where = parse(read(path), str(path)), str(path)
+    for override in [overrides] if isinstance(overrides, str) else overrides:
         fields = overridden(fields, override)
     try:
         checked = Recipe.model_validate(fields)
@@ -55,6 +55,13 @@ def find(recipe: str | Path) -> Path:
     if str(recipe) in shipped:
         return shipped[str(recipe)]
     raise UsageError(f"no recipe {str(recipe)!r}: expected a YAML file or one of {', '.join(sorted(shipped))}.")
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: expected a UTF-8 text file: {error}") from None
 
 
 def parse(text: str, where: str) -> Any:
@@ -82,8 +89,12 @@ def overridden(fields: Any, override: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UsageError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+    for section, field in (("source", "path"), ("store", "url")):
+        if len(path) > 1 and isinstance(fields.get(section), str):
+            fields = {**fields, section: {field: fields[section]}}
     if path[0] not in Recipe.model_fields:
-        steps = [step_names(step) for step in fields.get("steps", ())]
+        held = fields.get("steps")
+        steps = [step_names(step) for step in held] if isinstance(held, list | tuple) else []
         if not any(path[0] in names for names in steps):
             raise UnknownName("section or step", path[0], {*Recipe.model_fields, *itertools.chain(*steps)})
         path = ["steps", *path]
@@ -92,8 +103,8 @@ def overridden(fields: Any, override: str) -> Any:
 
 def step_names(step: Any) -> set[str]:
     """What a step of the YAML may be called by: its operator, its label."""
-    if isinstance(step, str):
-        return {step}
+    if not isinstance(step, dict):
+        return {step} if isinstance(step, str) else set()
     names = [step["operator"], step.get("label")] if "operator" in step else [*step.keys() - {"as"}, step.get("as")]
     return {name for name in names if name}
 
@@ -112,8 +123,6 @@ def _assigned(node: Any, path: list[str], value: Any, override: str) -> Any:
     if node is None or isinstance(node, dict):
         node = node or {}
         return {**node, head: _assigned(node.get(head), rest, value, override)}
-    if head in ("url", "storage_options") and isinstance(node, str):
-        return _assigned({"url": node}, path, value, override)
     raise UsageError(f"--set {override!r}: {head!r} lies below {node!r}, which is not a section.")
 
 
@@ -156,7 +165,10 @@ def _sentence(finding: Any, model: type[BaseModel]) -> str:
     if finding["type"] == "missing":
         return f"{place!r} is missing"
     message = re.sub(r"^Value error, ", "", finding["msg"])
-    return f"{place!r}: {message}, got {finding['input']!r}"
+    if finding["type"] == "tuple_type":
+        message = "expected a list (`- label_map: {...}`)"
+    given = "" if isinstance(finding["input"], dict) else f", got {finding['input']!r}"
+    return f"{place!r}: {message}{given}"
 
 
 def _known_fields(model: type[BaseModel], place: Sequence[str | int]) -> set[str]:

@@ -113,6 +113,7 @@ def read_parts(job: Job, task: ShardTask) -> Iterator[pa.Table]:
             if count and count % part_rows == 0:
                 if header.start not in task.finished_parts:
                     yield cut()
+                    clock.restart()  # the time since then was the consumer's
                 rows, header.start = [], count
             if header.start not in task.finished_parts:
                 rows.append(prepare_row(job, sample))
@@ -209,6 +210,9 @@ class Clock:
         now = time.perf_counter()
         self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
         self._last = now
+
+    def restart(self) -> None:
+        self._last = time.perf_counter()
 
     def take(self) -> dict[str, float]:
         taken, self._seconds = self._seconds, {}

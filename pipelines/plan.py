@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from relabel.digests import Json
+from relabel.errors import UsageError
 from relabel.labelers import registry
 from relabel.labelers.labeler import Labeler
 from relabel.labelers.lock import Lock
@@ -102,6 +103,8 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
     `limit` keeps at most so many shards to label. `check_content` reads the finished shards again and compares
     their digests, for sources whose bytes may change behind an unchanged size and time.
     """
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit must be at least 1, got {limit}.")
     store = job.open_store()
     shards = open_source(job.source).shards()
     numbers = version_numbers(store)

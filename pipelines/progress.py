@@ -20,6 +20,8 @@ from .parts import Header
 
 LOG_SECONDS = 10.0
 WINDOW_SECONDS = 30.0
+ETA_SECONDS = 15.0
+"""Before this much of a run has passed, nothing is said of its end."""
 BUSY = 0.85
 
 
@@ -62,9 +64,9 @@ class Tally:
     @property
     def eta_seconds(self) -> float | None:
         """By finished shards; None before there is one."""
-        if not self.shards_done or self.first_event is None:
+        elapsed = time.monotonic() - self.started
+        if not self.shards_done or elapsed < ETA_SECONDS:
             return None
-        elapsed = time.monotonic() - self.first_event
         return elapsed * (self.shards - self.shards_done) / self.shards_done
 
     def waits_for(self) -> str:

@@ -44,7 +44,7 @@ class StoreConfig(Section):
     """Where releases go. In YAML a plain string is the URL."""
 
     url: str
-    """A folder, or any fsspec URL (`s3://bucket/prefix`)."""
+    """A folder (relative to the current one), or any fsspec URL (`s3://bucket/prefix`)."""
     storage_options: dict[str, Any] = Field(default_factory=dict)
     """fsspec options (`endpoint_url`, `profile`); secrets only as `${ENV_NAME}`."""
 

@@ -6,6 +6,7 @@ Ray's actors may keep their devices until the process ends.
 
 import contextlib
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from . import graph
 from .cluster import actor_pool, connected
 from .coverage import Coverage
 from .job import Job, Part
-from .loading import find, load
+from .loading import SHIPPED, find, load
 from .parts import Header
 from .plan import Plan, make_job, plan
 from .progress import Tally, shown
@@ -36,7 +37,7 @@ FOLD_EVERY = 1_000
 MERGES_IN_FLIGHT = 16
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Outcome:
     """How a run ended."""
 
@@ -57,6 +58,10 @@ class Outcome:
     def labelled(self) -> int:
         """Shards that this run finished."""
         return len(self.receipts) - len(self.plan.done)
+
+    def __repr__(self) -> str:
+        number = self.release.version if self.release else None
+        return f"Outcome(labelled={self.labelled}, open_shards={self.open_shards}, release={number})"
 
     @property
     def open_shards(self) -> int:
@@ -83,47 +88,48 @@ def run(
     overrides: Sequence[str] = (),
     *,
     limit: int | None = None,
+    check_content: bool = False,
     address: str | None = None,
 ) -> Outcome:
     """Label what is not labelled yet and publish the release.
 
-    `recipe` and `overrides` as in `loading.load`; `limit` labels at most so many shards this time; `address` is a
-    running Ray cluster (default: a local one for the time of the run). Raises RelabelError; see `errors` for the tree.
+    `recipe` and `overrides` as in `loading.load`, `limit` and `check_content` as in `plan.plan`; `address` is a running
+    Ray cluster (default: a local one for the time of the run). Raises RelabelError; see `errors` for the tree.
     """
     checked = load(recipe, overrides)
     job = make_job(checked, lock_path(recipe))
-    todo = plan(job, limit)
+    todo = plan(job, limit, check_content)
     receipts = dict(todo.done)
     seconds: dict[str, float] = {}
     if todo.todo:
         require_commits(job.open_store())
-        with connected(checked.resources, address):
-            for receipt in label(todo, seconds):
+        tally = Tally(len(todo.todo))
+        with shown(tally), connected(checked.resources, len(checked.steps), address):
+            for receipt in label(todo, tally, seconds):
                 receipts[receipt.token] = receipt
     return publish(todo, receipts, seconds)
 
 
 def lock_path(recipe: str | Path | Mapping[str, Any] | Recipe) -> Path | None:
-    """The lock file beside a recipe file; a recipe that is not a file has none."""
+    """The lock file beside a recipe file; a shipped recipe, or one that is not a file, has none."""
     if isinstance(recipe, Recipe | Mapping):
         return None
     path = find(recipe)
-    return path.with_name(f"{path.stem}.lock.json")
+    return None if path.parent == SHIPPED else path.with_name(f"{path.stem}.lock.json")
 
 
-def label(todo: Plan, seconds: dict[str, float]) -> Iterator[Receipt]:
+def label(todo: Plan, tally: Tally, seconds: dict[str, float]) -> Iterator[Receipt]:
     """Runs the graph over the plan's shards; yields each shard's receipt as it becomes durable."""
     job = todo.job
     tasks = [entry.task for entry in todo.todo]
-    actors, gpus = actor_pool(job.recipe.resources)
-    tally = Tally(len(tasks))
+    actors, gpus = actor_pool(job.recipe.resources, len(job.labelers))
     actors = min(actors, len(tasks))  # more than there are shards would load weights and wait
     tally.actors, tally.stage = actors, "loading the model"
     receipts = Receipts(job.open_store(), job.fingerprint)
     unfolded: list[Receipt] = []
     dataset = graph.build(job, tasks, actors, gpus)
     # Closed here and not by the garbage collector: a graph that is left open at exit can hang the process for ever.
-    with shown(tally), ray_errors(), contextlib.closing(graph.events(dataset)) as events:
+    with ray_errors(), contextlib.closing(graph.events(dataset)) as events:
         for receipt in follow(job, todo, events, tally, seconds):
             tally.shard(receipt.status == "dead")
             unfolded.append(receipt)
@@ -156,7 +162,6 @@ def follow(job: Job, todo: Plan, events: Iterator[str], tally: Tally, seconds: d
                 more, merging = ray.wait(merging, num_returns=1)
                 done += more
             yield from (ray.get(one) for one in done)
-    tally.stage = "writing label shards"
     yield from (ray.get(one) for one in merging)
 
 
@@ -195,8 +200,25 @@ def draft(todo: Plan, receipts: Mapping[str, Receipt]) -> Draft:
         removed=todo.removed,
         selection=job.selection,
         source={"root": open_source(job.source).root, "manifest": digest([shard.token for shard in todo.shards])},
-        recipe=job.recipe.to_json(),
+        recipe=anchored(job.recipe).to_json(),
     )
+
+
+def anchored(recipe: Recipe) -> Recipe:
+    """The same recipe with local paths made absolute, so that a release can find its source from any folder."""
+    paths = [recipe.source.path] if isinstance(recipe.source.path, str) else list(recipe.source.path)
+    absolute = [absolute_path(path) for path in paths]
+    path = absolute[0] if isinstance(recipe.source.path, str) else tuple(absolute)
+    source = recipe.source.model_copy(update={"path": path})
+    store = recipe.store.model_copy(update={"url": absolute_path(recipe.store.url)})
+    return recipe.model_copy(update={"source": source, "store": store})
+
+
+def absolute_path(path: str) -> str:
+    """A local path, pattern or `@listing` from the root; a URL as it is."""
+    if "://" in path:
+        return path
+    return f"@{Path(path[1:]).absolute()}" if path.startswith("@") else str(Path(path).absolute())
 
 
 def check_budget(recipe: Recipe, receipts: Sequence[Receipt]) -> None:
@@ -204,10 +226,13 @@ def check_budget(recipe: Recipe, receipts: Sequence[Receipt]) -> None:
     budget = recipe.dead_letters
     samples, dead = sum(receipt.rows for receipt in receipts), sum(receipt.dead for receipt in receipts)
     dead_shards = [receipt for receipt in receipts if receipt.status == "dead"]
-    reasons: dict[str, int] = {}
-    for receipt in receipts:
-        for reason, number in (receipt.reasons or {}).items():
-            reasons[reason] = reasons.get(reason, 0) + number
+    reasons = sum((Counter(receipt.reasons) for receipt in receipts), Counter[str]())
+    if samples and not any(receipt.ok for receipt in receipts):
+        found = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
+        raise TooManyDeadLetters(
+            f"none of {samples} samples got a label ({found}); check source.fields and source.where. "
+            "Nothing was published."
+        )
     if dead > max(budget.allow, budget.max_fraction * samples):
         found = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()) if reason != "where")
         raise TooManyDeadLetters(

@@ -11,6 +11,7 @@ RelabelError                     exit code 1
 │   ├── ObjectMissing
 │   ├── ObjectExists
 │   └── AccessDenied
+├── DeviceFailed                 1  the accelerator failed or is full; no sample is to blame
 ├── BadShard                        a source shard that cannot be read to its end: a shard dead letter
 └── BadSample                       a sample that cannot be labelled: a dead letter
 """
@@ -78,6 +79,10 @@ class ObjectExists(StorageError):
 
 class AccessDenied(StorageError):
     """No credentials, or credentials that may not do this."""
+
+
+class DeviceFailed(RelabelError):
+    """The accelerator failed or is out of memory; labels computed after it cannot be trusted to this process."""
 
 
 class DeadLetter(RelabelError):

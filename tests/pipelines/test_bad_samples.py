@@ -12,7 +12,8 @@ from PIL import Image
 from releases_of_photos import open_release, write_tar
 
 from pipelines import run
-from relabel.errors import TooManyDeadLetters
+from pipelines.dead_letters import attempt
+from relabel.errors import BadSample, DeviceFailed, Refused, TooManyDeadLetters
 from relabel.readers.pooling import pool
 from relabel.releases.release import Release
 
@@ -115,9 +116,42 @@ def test_a_damaged_shard_is_a_dead_letter_and_the_others_are_published(
     assert open_release(wanted["store"]).counts.ok == 6
 
 
-def test_too_many_dead_samples_publish_nothing(recipe: Make, tmp_path: Path) -> None:
-    write_tar(tmp_path / "in" / "bad.tar", {f"{index}.jpg": b"nonsense" for index in range(4)})
+def test_too_many_dead_samples_publish_nothing(recipe: Make, tmp_path: Path, photos: list[tuple[bytes, int]]) -> None:
+    bad = {f"{index}.jpg": b"nonsense" for index in range(4)}
+    write_tar(tmp_path / "in" / "bad.tar", {**bad, "good.jpg": photos[0][0]})
     wanted = recipe(source={"path": str(tmp_path / "in" / "*.tar")}, dead_letters={"allow": 3})
-    with pytest.raises(TooManyDeadLetters, match="4 of 4 samples are dead letters"):
+    with pytest.raises(TooManyDeadLetters, match="4 of 5 samples are dead letters"):
         run(wanted)
     assert run({**wanted, "dead_letters": {"allow": 4}}).labelled == 0
+
+
+def test_a_run_that_labels_nothing_publishes_nothing(recipe: Make, tmp_path: Path) -> None:
+    write_tar(tmp_path / "in" / "bad.tar", {"a.jpg": b"nonsense"})
+    with pytest.raises(TooManyDeadLetters, match="none of 1 samples got a label"):
+        run(recipe(source={"path": str(tmp_path / "in" / "*.tar")}))
+    assert not (tmp_path / "store" / "versions").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), DeviceFailed),
+        (Refused("the labeler breaks its contract"), Refused),
+        (MemoryError(), MemoryError),
+    ],
+)
+def test_what_is_nobodys_sample_stops_the_run(error: Exception, passes: type[Exception]) -> None:
+    def work() -> None:
+        raise error
+
+    with pytest.raises(passes):
+        attempt(work)
+
+
+def test_what_an_operator_raises_is_a_dead_letter() -> None:
+    outcome = attempt(lambda: 1 // 0)
+    assert isinstance(outcome, BadSample)
+    assert (outcome.reason, outcome.detail) == (
+        "operator_error",
+        "ZeroDivisionError: integer division or modulo by zero",
+    )

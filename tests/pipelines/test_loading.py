@@ -71,6 +71,12 @@ def test_overrides(override: str, place: tuple[str | int, ...], value: Any) -> N
     assert RECIPE["steps"][0]["label_map"] == {"model": "efficientnet-lite0", "input_size": 224}
 
 
+def test_overrides_reach_into_short_forms() -> None:
+    recipe = load({**RECIPE, "source": "own.tar"}, ["source.old_label=cls", "store.storage_options.anon=true"])
+    assert (recipe.source.path, recipe.source.old_label) == ("own.tar", "cls")
+    assert (recipe.store.url, recipe.store.storage_options) == ("labels", {"anon": True})
+
+
 def test_overrides_reach_a_loaded_recipe() -> None:
     assert load(load(RECIPE), ["label_map.top_k=3"]).steps[0].parameters["top_k"] == 3
 

@@ -208,6 +208,19 @@ def test_check_content_finds_bytes_behind_an_unchanged_time(recipe: Make, tmp_pa
     assert planned(wanted) == {}
     found = plan(make_job(load(wanted)), check_content=True)
     assert [(entry.task.shard.name, entry.why) for entry in found.todo] == [("photos-000.tar", "content differs")]
+    assert run(wanted, check_content=True).labelled == 1
+    assert run(wanted, check_content=True).labelled == 0
+
+
+def test_several_steps_are_labelled_side_by_side(recipe: Make) -> None:
+    model = {"model": "efficientnet-lite0", "input_size": 64}
+    wanted = recipe(steps=[{"label_map": model, "as": "five"}, {"label_map": {**model, "top_k": 2}, "as": "two"}])
+    run(wanted)
+    release = open_release(wanted["store"])
+    assert {name: contract.top_k for name, contract in release.labels.items()} == {"five": 5, "two": 2}
+    shard = release.shards[0]
+    labels = release.get(shard, release.table(shard)["key"][0].as_py())
+    np.testing.assert_array_equal(labels["five"].ids[..., :2], labels["two"].ids)
 
 
 def test_limit_labels_some_and_publishes_with_the_last(recipe: Make) -> None:

@@ -61,8 +61,10 @@ class LabelMapParameters(Parameters):
 
 @register
 class LabelMapLabeler(Labeler[LabelMapParameters]):
-    """Encoded image in; ids, scores and residual per cell out. A network whose output is not finite on a batch raises
-    BadSample(BAD_OUTPUT) for the batch: the caller halves it until the bad sample is alone.
+    """Encoded image in; ids, scores and residual per cell out.
+
+    A network whose output is not finite on a batch raises BadSample(BAD_OUTPUT) for the batch: the caller halves it
+    until the bad sample is alone.
     """
 
     name = "label_map"

@@ -37,5 +37,5 @@ def labeler(name: str) -> type[Labeler[Any]]:
     """The labeler of that name; raises UnknownName with the nearest known one."""
     known = labelers()
     if name not in known:
-        raise UnknownName("operator", name, known, "Plugins are named in the recipe's `plugins:` or by entry points.")
+        raise UnknownName("operator", name, known, "Others are registered by entry points.")
     return known[name]

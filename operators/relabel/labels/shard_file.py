@@ -188,7 +188,8 @@ def decode_label_shard(source: bytes | str | Path, columns: Sequence[str] | None
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     names = None if columns is None else list(columns)
     try:
-        return pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True)
+        # Without threads: pyarrow 26 may abort the process at exit after a threaded read of a buffer.
+        return pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         what = "a label shard" if isinstance(source, bytes) else str(source)
         raise StoreCorrupt(f"{what} does not read as the Parquet file that was written: {error}") from error

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -163,12 +164,12 @@ class Store:
         write_tag(self.objects, name, find_version(self.objects, number))
 
 
-def open_label_store(url: str, **options: Json) -> Store:
+def open_label_store(url: str | os.PathLike[str], **options: Json) -> Store:
     """The store at a path or URL; `options` are fsspec's (see `storage.filesystems.resolve`).
 
     Raises UsageError where there is no store, Refused where its format is newer than this package.
     """
-    return Store(open_store(url, options))
+    return Store(open_store(os.fspath(url), options))
 
 
 def find_version(objects: ObjectStore, selector: int | str) -> int:
