@@ -79,6 +79,12 @@ def run_command(options: argparse.Namespace) -> int:
     if options.json:
         emit(described)
         return 0
+    for shard in described["removed"][:5]:
+        say(f"removed   {shard} is gone from the source")
+    if len(described["removed"]) > 5:
+        say(f"removed   and {len(described['removed']) - 5} more")
+    for warning in described["warnings"]:
+        say(f"warning   {warning}")
     counts = f"{described['ok']} samples labelled, {described['dead']} dead letters, {described['filtered']} filtered"
     if outcome.open_shards:
         say(
@@ -173,8 +179,8 @@ def verify_command(options: argparse.Namespace) -> int:
         return 0
     return refused(
         StoreCorrupt(
-            f"release {report.release} of {options.store} is not whole (first: {report.problems[0].object}). A damaged "
-            "label shard can be made again: delete it and run the recipe."
+            f"release {report.release} of {options.store} is not whole (first: {report.problems[0].object}). What lies "
+            "below data/ can be made again: delete it and run the recipe. Restore anything else from a copy."
         )
     )
 

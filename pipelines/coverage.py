@@ -26,7 +26,7 @@ class ShardCoverage:
                 return None
             tiles.append(part)
             row += part.rows
-        return tiles
+        return tiles if row == self.end.total_rows else None
 
 
 class Coverage:

@@ -96,6 +96,7 @@ def configure() -> None:
     context.max_errored_blocks = 0
     context.execution_no_progress_timeout_s = 3600
     context.wait_for_min_actors_s = 900
+    context.raise_original_map_exception = True
     context.enable_progress_bars = False
     context.print_on_execution_start = False
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from relabel.errors import BadSample
+from relabel.errors import BadSample, RelabelError
 from relabel.labelers.labeler import Batch
 from relabel.labelers.packing import unpack
 from relabel.labels.contract import LabelContract
@@ -33,12 +33,19 @@ class LabelStage:
         self.labeler = copy.copy(job.labelers[index])
         self.labeler.compute_batch = self.compute_batch
         self.labeler.threads = job.recipe.resources.threads
-        self.labeler.load("cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu")
+        self.refusal: RelabelError | None = None
+        try:
+            self.labeler.load("cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu")
+        except RelabelError as error:
+            self.refusal = error  # raised by the first call: of an actor that dies at birth Ray tells no cause
+            return
         self.contract = self.labeler.writes()
         self.numerics = self.labeler.numerics()
 
     def __call__(self, parts: pa.Table) -> pa.Table:
-        """Labels every part (row) of the table."""
+        """Labels every part (row) of the table; raises what `load` refused."""
+        if self.refusal is not None:
+            raise self.refusal
         return pa.concat_tables([self.label_part(parts.slice(row, 1)) for row in range(len(parts))])
 
     def label_part(self, part: pa.Table) -> pa.Table:

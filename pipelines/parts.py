@@ -6,22 +6,24 @@ mix it with another.
 """
 
 import dataclasses
+import functools
+import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from relabel.digests import Json, sample_digest
-from relabel.errors import BadSample, BadShard
+from relabel.digests import Json, sample_digest, sha256
+from relabel.errors import BadSample, BadShard, RelabelError
 from relabel.labelers.labeler import Prepared
 from relabel.labelers.packing import pack
 from relabel.reasons import Reason, Status
-from relabel.shards.shard import Sample
+from relabel.shards.shard import Sample, ShardReading
 from relabel.shards.source import open_source, pick
 
-from .dead_letters import attempt
+from .dead_letters import DETAIL_CHARACTERS, attempt
 from .job import Job, ShardTask
 
 ROWS_SCHEMA = pa.schema(
@@ -50,9 +52,11 @@ class Header:
     start: int = 0
     rows: int = 0
     last: bool = False
-    """True on exactly one part of a shard: `total_rows` and `content_sha256` are then known."""
+    """True on exactly one part of a shard: `total_rows` and the digests are then known."""
     total_rows: int = 0
     content_sha256: str = ""
+    rows_sha256: str = ""
+    """Of the keys and sample digests of all rows, also of those whose parts were there already (see `rows_digest`)."""
     problem: tuple[str, str] | None = None
     """(reason, detail) of a shard that cannot be read to its end."""
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -99,6 +103,7 @@ def read_parts(job: Job, task: ShardTask) -> Iterator[pa.Table]:
     reading = open_source(job.source).read(shard)
     rows: list[Row] = []
     count = 0
+    identity = hashlib.sha256()
     clock = Clock()
     header = Header(shard.name, shard.size, shard.etag, shard.token, task.generation)
 
@@ -108,19 +113,24 @@ def read_parts(job: Job, task: ShardTask) -> Iterator[pa.Table]:
         return part_table(job, header, rows)
 
     try:
-        for sample in reading:
+        for sample in well_formed(reading):
             clock.lap("read")
             if count and count % part_rows == 0:
                 if header.start not in task.finished_parts:
                     yield cut()
                     clock.restart()  # the time since then was the consumer's
                 rows, header.start = [], count
-            if header.start not in task.finished_parts:
-                rows.append(prepare_row(job, sample))
+            if header.start in task.finished_parts:
+                row = judge(job, sample)[0]
+            else:
+                row = prepare_row(job, sample)
+                rows.append(row)
+            identity.update(row_identity(row.key, row.sample_digest))
             count += 1
             clock.lap("prepare")
         clock.lap("read")
         header.total_rows, header.content_sha256 = count, reading.content_sha256
+        header.rows_sha256 = identity.hexdigest()
     except BadShard as error:
         rows = []
         header.problem = (error.reason, error.detail)
@@ -128,27 +138,54 @@ def read_parts(job: Job, task: ShardTask) -> Iterator[pa.Table]:
     yield cut()
 
 
-def prepare_row(job: Job, sample: Sample) -> Row:
-    """One sample judged by `where`, digested, and prepared for every labeler."""
+def well_formed(reading: ShardReading) -> Iterator[Sample]:
+    """The samples; whatever a parser stumbles over beyond what it foresees is the shard's fault, never the run's."""
+    try:
+        yield from reading
+    except RelabelError:
+        raise
+    except (ValueError, LookupError, ArithmeticError, RecursionError) as error:
+        raise BadShard(Reason.CORRUPT_SHARD, f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS]) from error
+
+
+def row_identity(key: str, digest: bytes | None) -> bytes:
+    return f"{key}\n{(digest or b'').hex()}\n".encode()
+
+
+def rows_digest(keys: Sequence[str], digests: Sequence[bytes | None]) -> str:
+    """sha256 over keys and sample digests in order: equal where two passes over a shard saw the same samples."""
+    return sha256(b"".join(map(row_identity, keys, digests)))
+
+
+def judge(job: Job, sample: Sample) -> tuple[Row, Mapping[str, bytes | str]]:
+    """One sample judged by `where` and digested, nothing decoded; and, where ok, the fields that labelers read."""
     if "__bad_key__" in sample.fields:
-        return Row(sample.key, None, Status.DEAD, Reason.BAD_KEY, "the key is not printable UTF-8")
+        return Row(sample.key, None, Status.DEAD, Reason.BAD_KEY, "the key is not printable UTF-8"), {}
     admitted = attempt(lambda: job.source.where_admits(sample))
     if isinstance(admitted, BadSample):
-        return _dead(sample.key, None, admitted)
+        return _dead(sample.key, None, admitted), {}
     if not admitted:
-        return Row(sample.key, None, Status.FILTERED, Reason.WHERE, None)
+        return Row(sample.key, None, Status.FILTERED, Reason.WHERE, None), {}
     picked = attempt(lambda: {need: pick(job.source, sample, need) for need in job.needs})
     if isinstance(picked, BadSample):
-        return _dead(sample.key, None, picked)
+        return _dead(sample.key, None, picked), {}
     media = b"".join(value.encode() if isinstance(value, str) else value for value in picked.values())
-    digest = sample_digest(media)
+    return Row(sample.key, sample_digest(media), Status.OK, None, None), picked
+
+
+def prepare_row(job: Job, sample: Sample) -> Row:
+    """One sample judged and, where it is ok, prepared for every labeler."""
+    row, picked = judge(job, sample)
+    if row.status is not Status.OK:
+        return row
     prepared: list[Prepared] = []
     for labeler in job.labelers:
-        one = attempt(lambda labeler=labeler: labeler.prepare({need: picked[need] for need in labeler.needs}))  # type: ignore[misc]
+        fields = {need: picked[need] for need in labeler.needs}
+        one = attempt(functools.partial(labeler.prepare, fields))
         if isinstance(one, BadSample):
-            return _dead(sample.key, digest, one)
+            return _dead(row.key, row.sample_digest, one)
         prepared.append(one)
-    return Row(sample.key, digest, Status.OK, None, None, tuple(prepared))
+    return dataclasses.replace(row, prepared=tuple(prepared))
 
 
 def _dead(key: str, digest: bytes | None, error: BadSample) -> Row:

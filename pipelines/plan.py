@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from relabel.digests import Json
-from relabel.errors import UsageError
+from relabel.errors import BadShard, UsageError
 from relabel.labelers import registry
 from relabel.labelers.labeler import Labeler
 from relabel.labelers.lock import Lock
+from relabel.reasons import Reason, Status
 from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.segments import Entry, read_segments
-from relabel.releases.versions import Version, read_version, version_numbers
+from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
 from relabel.shards.shard import Shard
 from relabel.shards.source import open_source
 from relabel.storage.objects import ObjectStore
@@ -33,7 +34,7 @@ class Todo:
 
     task: ShardTask
     why: str
-    """new | changed bytes | content differs | new meaning | output lost | receipt lost."""
+    """new | changed bytes | content differs | changed while read | new meaning | output lost | receipt lost."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +107,8 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
     if limit is not None and limit < 1:
         raise UsageError(f"limit must be at least 1, got {limit}.")
     store = job.open_store()
+    if store.exists(MARKER):
+        read_marker(store)
     shards = open_source(job.source).shards()
     numbers = version_numbers(store)
     parent = read_version(store, numbers[-1]) if numbers else None
@@ -122,6 +125,8 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
             why = _why_not_done(shard, entries, changes)
         elif receipt.token not in present:
             why = "output lost"
+        elif receipt.reason == Reason.CHANGED_SHARD:
+            why = "changed while read"
         elif check_content and not _content_equal(job, shard, receipt):
             why = "content differs"
         else:
@@ -155,9 +160,14 @@ def _why_not_done(shard: Shard, entries: Mapping[str, Entry], changes: Sequence[
 
 
 def _content_equal(job: Job, shard: Shard, receipt: Receipt) -> bool:
+    if receipt.status == Status.DEAD:
+        return True
     reading = open_source(job.source).read(shard)
-    for _ in reading:
-        pass
+    try:
+        for _ in reading:
+            pass
+    except BadShard:
+        return False
     return reading.content_sha256 == receipt.content_sha256
 
 

@@ -43,7 +43,7 @@ class Step(Section):
 class StoreConfig(Section):
     """Where releases go. In YAML a plain string is the URL."""
 
-    url: str
+    url: str = Field(min_length=1)
     """A folder (relative to the current one), or any fsspec URL (`s3://bucket/prefix`)."""
     storage_options: dict[str, Any] = Field(default_factory=dict)
     """fsspec options (`endpoint_url`, `profile`); secrets only as `${ENV_NAME}`."""

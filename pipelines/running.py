@@ -35,6 +35,7 @@ from .writing import Event, merge_shard
 
 FOLD_EVERY = 1_000
 MERGES_IN_FLIGHT = 16
+RAY_ADVICE = "\nFailed to apply UDF transform"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -257,12 +258,18 @@ def ray_errors() -> Iterator[None]:
     except RayError as error:
         root = root_cause(error)
         if isinstance(root, RelabelError):
+            root.args = tuple(without_advice(each) for each in root.args)
             raise root from error
         what = (str(root).strip().splitlines() or [""])[0]
         raise RelabelError(
             f"the run stopped: {type(root).__name__}: {what} Finished shards are kept; run again to go on. "
             "(RELABEL_DEBUG=1 shows the traceback.)"
         ) from error
+
+
+def without_advice(argument: Any) -> Any:
+    """A message without what Ray Data appends to it about its own retries."""
+    return argument.partition(RAY_ADVICE)[0] if isinstance(argument, str) else argument
 
 
 def root_cause(error: BaseException) -> BaseException:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from relabel.digests import Json, canonical_json, sha256
-from relabel.errors import ObjectMissing, StoreCorrupt
+from relabel.errors import ObjectMissing, StorageError, StoreCorrupt
 from relabel.labels.shard_file import (
     column_values,
     decode_label_shard,
@@ -31,7 +31,7 @@ from relabel.releases.stored import Stored, stored
 from relabel.storage.objects import ObjectStore
 
 from .job import Job, Part
-from .parts import Header, from_ipc
+from .parts import Header, from_ipc, rows_digest
 
 NUMERICS_KEY = b"relabel_numerics"
 ROW_COLUMNS = ("key", "sample_digest", "status", "reason")
@@ -126,8 +126,16 @@ def merge_shard(job: Job, end: Header, parts: Sequence[Part]) -> Receipt:
         if receipt is None:
             raise
         return receipt
+    whole = pa.concat_tables(tables)
+    if rows_digest(whole["key"].to_pylist(), whole["sample_digest"].to_pylist()) != end.rows_sha256:
+        for part in parts:
+            store.delete(part.path)
+        raise StorageError(
+            f"the parts of {end.shard} hold labels of other bytes (the shard changed behind an unchanged size and "
+            "time). They were removed; run again."
+        )
     numerics = [json.loads(table.schema.metadata[NUMERICS_KEY]) for table in tables]
-    receipt = finish_shard(job, store, end, pa.concat_tables(tables), numerics)
+    receipt = finish_shard(job, store, end, whole, numerics)
     for part in parts:
         store.delete(part.path)
     return receipt
@@ -136,7 +144,8 @@ def merge_shard(job: Job, end: Header, parts: Sequence[Part]) -> Receipt:
 def read_part(store: ObjectStore, part: Part) -> pa.Table:
     data = store.get(part.path)
     if sha256(data)[:32] != part.path.rsplit("-", 1)[1].removesuffix(".parquet"):
-        raise StoreCorrupt(f"{store.full_url(part.path)} is damaged. Delete it and run again.")
+        store.delete(part.path)
+        raise StoreCorrupt(f"{store.full_url(part.path)} was damaged. It was removed; run again.")
     return decode_label_shard(data)
 
 

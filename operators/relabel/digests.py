@@ -46,12 +46,13 @@ def unseal(data: bytes, path: str) -> dict[str, Json]:
     Raises StoreCorrupt, naming `path`, where any byte differs from what `seal` wrote.
     """
     try:
-        fields = json.loads(data)
-    except ValueError as error:
+        fields: Json = json.loads(data)
+        sealed = isinstance(fields, dict) and fields.pop("sha256", None) is not None
+        same = sealed and seal(fields) == data
+    except (ValueError, RecursionError) as error:
         raise StoreCorrupt(f"{path} is not JSON ({error}); it was damaged after it was written.") from error
-    if not isinstance(fields, dict) or "sha256" not in fields:
+    if not sealed:
         raise StoreCorrupt(f"{path} is not an object that relabel wrote (it has no sha256 field).")
-    del fields["sha256"]
-    if seal(fields) != data:
+    if not same:
         raise StoreCorrupt(f"{path} does not match the digest that it carries; it was damaged after it was written.")
-    return fields
+    return dict(fields)

@@ -179,3 +179,32 @@ def test_rows_stream_in_bounded_memory(tmp_path: Path) -> None:
 
 def test_an_empty_table_has_no_samples(tmp_path: Path) -> None:
     assert read_all(ParquetSource(write_table(tmp_path / "a.parquet", {"image": pa.array([], pa.binary())}))) == []
+
+
+@pytest.mark.parametrize("how", ["renamed over", "written over"])
+def test_a_file_that_changes_while_it_is_read_never_gives_the_new_rows(tmp_path: Path, how: str) -> None:
+    path, other = tmp_path / "a.parquet", tmp_path / "other"
+    for target, letter in ((path, b"1"), (other, b"2")):
+        table = pa.table({"id": [f"{row:03d}" for row in range(200)], "image": [letter * 4000] * 200})
+        pq.write_table(table, target, use_dictionary=False, compression="none", row_group_size=10)
+    assert path.stat().st_size == other.stat().st_size
+    source = ParquetSource(str(path), {}, "id", (("image",),), ())
+    [shard] = source.shards()
+    reading = source.read(shard)
+    found = []
+
+    def read_all() -> None:
+        for sample in reading:
+            found.append(sample.fields["image"])
+            if len(found) == 1 and how == "renamed over":
+                other.replace(path)
+            elif len(found) == 1:
+                path.write_bytes(other.read_bytes())
+
+    if how == "renamed over":
+        read_all()
+        assert len(found) == 200
+        assert {bytes(str(image)[2:3], "ascii") for image in found} == {b"1"}
+    else:
+        with pytest.raises(BadShard, match="changed_shard"):
+            read_all()

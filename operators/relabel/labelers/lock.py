@@ -35,10 +35,11 @@ class Lock:
         }
         files = _file_states(labeler)
         held = self._entries.get(digest(subject))
-        if held is not None and (not files or held["files"] == files):
+        if held is not None and _is_sealed(held) and (not files or held["files"] == files):
             return dict(held["facts"])
         facts = labeler.inspect()
-        self._entries[digest(subject)] = {**subject, "files": files, "facts": facts}
+        entry = {**subject, "files": files, "facts": facts}
+        self._entries[digest(subject)] = {**entry, "sha256": digest(entry)}
         self._write()
         return facts
 
@@ -50,6 +51,13 @@ class Lock:
             _replace(self.path, text + "\n")
         except OSError as error:
             self.unwritten = f"{self.path} was not written ({error.strerror}); weights are inspected again each time."
+
+
+def _is_sealed(held: Json) -> bool:
+    """Whether the entry is as it was written; one that was edited or merged by hand is learnt anew."""
+    return isinstance(held, dict) and held.get("sha256") == digest(
+        {name: value for name, value in held.items() if name != "sha256"}
+    )
 
 
 def _file_states(labeler: Labeler[Any]) -> dict[str, Json]:

@@ -84,7 +84,7 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
         if version.run_id == draft.run_id:
             return version
     change = plan_change(store, draft, history)
-    refuse_absent_data(store, change.written.values())
+    refuse_absent_data(store, map(entry_of, draft.receipts))
     while True:
         proposal = propose(store, draft, change, base)
         if base is not None and proposal is base:

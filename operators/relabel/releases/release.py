@@ -4,6 +4,7 @@ import difflib
 import functools
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -194,8 +195,8 @@ def unknown(kind: str, name: str, names: Sequence[str]) -> UnknownName:
 
 
 def as_number(selector: int | str) -> int | None:
-    text = str(selector).removeprefix("v")
-    return int(text) if text.lstrip("-").isdecimal() else None
+    found = re.fullmatch(r"v?(-?[0-9]{1,18})", str(selector))
+    return int(found[1]) if found else None
 
 
 def decode(contract: LabelContract, fields: Mapping[str, Any]) -> Any:

@@ -132,7 +132,10 @@ def check_format(found: Json, url: str) -> None:
 
 def ensure_store(store: ObjectStore, identity: str) -> Json:
     """Make the root a store unless it is one; returns what its marker says. `identity` names a new store (a uuid)."""
-    data = settle(store, MARKER, seal({"format": FORMAT, "uuid": identity}))
+    try:
+        data = store.get(MARKER)
+    except ObjectMissing:
+        data = settle(store, MARKER, seal({"format": FORMAT, "uuid": identity}))
     return parse_marker(data, store)
 
 

@@ -8,14 +8,13 @@ import contextlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..digests import Json, sample_digest
-from ..errors import BadShard, UnknownName
+from ..errors import BadShard, StorageError, UnknownName
 from ..reasons import Reason
 from ..storage.failures import translated
 from ..storage.filesystems import resolve
@@ -108,9 +107,9 @@ class ParquetReading(ShardReading):
         self._source, self._stream = source, stream
 
     def __iter__(self) -> Iterator[Sample]:
-        with on_disk(self._stream) as path:
+        with on_disk(self._stream) as file:
             try:
-                yield from self._rows(path)
+                yield from self._rows(file)
             except BadShard as error:
                 raise reclassified(error, self._stream) from error
             self._stream.check_unchanged()
@@ -119,11 +118,11 @@ class ParquetReading(ShardReading):
     def content_sha256(self) -> str:
         return self._stream.sha256
 
-    def _rows(self, path: str) -> Iterator[Sample]:
-        check_magic(path, self._stream.path)
+    def _rows(self, file: IO[bytes]) -> Iterator[Sample]:
+        check_magic(file, self._stream.path)
         namer = Namer(self._source)
         row = 0
-        for batch in batches(path, self._stream.path, self._source):
+        for batch in batches(file, self._stream.path, self._source):
             for fields in batch:
                 yield namer.name(row, fields)
                 row += 1
@@ -154,12 +153,16 @@ class Namer:
 
 
 @contextlib.contextmanager
-def on_disk(stream: ByteStream) -> Iterator[str]:
-    """The path of a local file that holds the stream's bytes, all of them read and hashed."""
+def on_disk(stream: ByteStream) -> Iterator[IO[bytes]]:
+    """An open file that holds the stream's bytes, all of them read and hashed.
+
+    A local shard is hashed and parsed through one descriptor: a file renamed over it is never seen.
+    """
     if isinstance(stream, LocalStream):
-        for _ in stream:
-            pass
-        yield stream.path
+        with stream.opened() as local:
+            for _ in stream:
+                pass
+            yield cast(IO[bytes], local)
         return
     with tempfile.NamedTemporaryFile(prefix="relabel-", suffix=".parquet") as file:
         for chunk in stream:
@@ -167,16 +170,18 @@ def on_disk(stream: ByteStream) -> Iterator[str]:
                 file.write(chunk)
         with translated(file.name):
             file.flush()
-        yield file.name
+        yield file.file
 
 
-def check_magic(path: str, url: str) -> None:
+def check_magic(file: IO[bytes], url: str) -> None:
     """Tell a file that was cut off from one that never was Parquet."""
-    with translated(path), Path(path).open("rb") as file:
+    with translated(url):
+        file.seek(0)
         head = file.read(4)
         size = file.seek(0, 2)
         file.seek(max(size - 4, 0))
         tail = file.read(4)
+        file.seek(0)
     if head != MAGIC:
         raise BadShard(Reason.CORRUPT_SHARD, f"{url} is no Parquet file (it starts with {head!r}); check source.kind")
     if tail != MAGIC or size < MIN_BYTES:
@@ -190,16 +195,20 @@ def sound(url: str) -> Iterator[None]:
         yield
     except pa.ArrowNotImplementedError as error:
         raise BadShard(Reason.UNSUPPORTED_SHARD, f"{url}: {error}") from error
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise StorageError(f"{url} cannot be read: {error}. Run again.") from error
         raise BadShard(Reason.CORRUPT_SHARD, f"{url} is not sound Parquet ({error}); write it again") from error
 
 
-def batches(path: str, url: str, source: ParquetSource) -> Iterator[list[dict[str, Value]]]:
+def batches(raw: IO[bytes], url: str, source: ParquetSource) -> Iterator[list[dict[str, Value]]]:
     """Rows as dictionaries, a few at a time, in order; pages are read through a small buffer."""
     with contextlib.ExitStack() as stack:
         with sound(url):
             file = stack.enter_context(
-                pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
+                pq.ParquetFile(raw, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
             )
             check_counts(file.metadata, url)
             columns = source.select(file.schema_arrow)

@@ -58,6 +58,8 @@ class SourceConfig(BaseModel):
         if not isinstance(value, dict) or value.get("kind") or not value.get("path"):
             return value
         path = value["path"]
+        if not isinstance(path, str | list | tuple):
+            return {**value, "kind": "webdataset"}  # the path itself is refused
         return {**value, "kind": kind_of(path if isinstance(path, str) else str(path[0]))}
 
     @field_validator("path")

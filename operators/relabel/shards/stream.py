@@ -4,6 +4,7 @@ A stream that ends without an exception has yielded exactly `size` bytes of one 
 sha256. It never holds more than its window in memory.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -67,13 +68,26 @@ class LocalStream(ByteStream):
     def __init__(self, path: str, size: int, etag: str) -> None:
         super().__init__(path, size, etag)
         self._seen = (size, etag)
+        self._file: io.FileIO | None = None
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[io.FileIO]:
+        """The one file that is read and checked until the block ends, for formats that must seek."""
+        with open_local(self.path) as file:
+            self._file = file
+            try:
+                yield file
+            finally:
+                self._file = None
 
     def check_unchanged(self) -> None:
+        if self._file is not None:
+            self._look(self._file.fileno())
         if self._seen != (self.size, self.etag):
             raise changed(self.path, f"expected (size, mtime_ns) {(self.size, self.etag)}, found {self._seen}")
 
     def _chunks(self) -> Iterator[bytes]:
-        with open_local(self.path) as file:
+        with contextlib.nullcontext(self._file) if self._file is not None else open_local(self.path) as file:
             descriptor = file.fileno()
             self._look(descriptor)
             self.check_unchanged()

@@ -203,6 +203,9 @@ def parse_pax(payload: bytes, blocks: Blocks) -> dict[bytes, bytes]:
     return records
 
 
+MAX_PAX_DIGITS = 20
+
+
 def pax_size(records: dict[bytes, bytes], size: int, blocks: Blocks) -> int:
     """The member's size, which a record may override; refuses sparse members, whose payload is not their content."""
     if any(key.startswith(b"GNU.sparse.") for key in records):
@@ -210,7 +213,7 @@ def pax_size(records: dict[bytes, bytes], size: int, blocks: Blocks) -> int:
     stated = records.get(b"size")
     if not stated:
         return size
-    if not stated.isdigit():
+    if not stated.isdigit() or len(stated) > MAX_PAX_DIGITS:
         raise blocks.corrupt(f"a pax size that is not a number ({stated[:32]!r})")
     return int(stated)
 

@@ -80,6 +80,9 @@ def codec_of(name: str) -> Codec | None:
     raise UsageError(f"{name!r} is no tar shard by its name: expected one of {', '.join(SUFFIXES)}.")
 
 
+MAX_SAMPLE_BYTES = 1 << 30
+
+
 def group(members: Iterable[tuple[bytes, bytes]]) -> Iterator[Sample]:
     """Samples of adjacent members with one key; fields are extensions in lower case.
 
@@ -88,6 +91,7 @@ def group(members: Iterable[tuple[bytes, bytes]]) -> Iterator[Sample]:
     seen: set[str] = set()
     key: str | None = None
     fields: dict[str, Value] = {}
+    size = 0
     for raw_name, payload in members:
         name, decoded = decode_key(raw_name)
         match = NAME.match(name)
@@ -105,6 +109,12 @@ def group(members: Iterable[tuple[bytes, bytes]]) -> Iterator[Sample]:
             seen.add(prefix)
             key = prefix
             fields = {} if decoded and is_good_key(prefix) else {BAD_KEY: True}
+            size = 0
+        size += len(payload)
+        if size > MAX_SAMPLE_BYTES:
+            raise BadShard(
+                Reason.UNSUPPORTED_SHARD, f"the members of {prefix!r} hold more than {MAX_SAMPLE_BYTES} bytes together"
+            )
         if extension.startswith("__"):
             raise BadShard(Reason.UNSUPPORTED_SHARD, f"member {name!r}: extensions that start with __ are reserved")
         if extension in fields:
