@@ -5,12 +5,15 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import ray
 
+from relabel.digests import Json
 from relabel.errors import UsageError
+from relabel.labelers.provenance import SCRIPT, digests
 
 from .recipe import Resources
 
@@ -22,32 +25,36 @@ QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+# A local Ray ends every worker above one per CPU that was idle for a second, and its successor imports all again.
+LASTING = {"RAY_idle_worker_killing_time_threshold_ms": "600000"}
 
 
 @contextlib.contextmanager
-def connected(resources: Resources, pools: int, address: str | None) -> Iterator[None]:
+def connected(resources: Resources, pools: int, address: str | None, plugins: Sequence[str] = ()) -> Iterator[None]:
     """A Ray session: the one that this process already has, a running cluster, or a fresh local one.
 
-    `pools` is the number of actor pools, one per step. What was started here is shut down here.
+    `pools` is the number of actor pools, one per step. Workers import the modules `plugins` as this process does. What
+    was started here is shut down here.
     """
     if ray.is_initialized():
+        require_plugins(plugins)
         yield
         return
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    os.environ.update({name: value for name, value in {**QUIET, **LASTING}.items() if name not in os.environ})
     if not os.environ.get("RELABEL_DEBUG"):
         # Ray logs a failed task's traceback before it raises it; the error that is raised says it once.
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     if address is None:
-        start_local(resources, pools)
+        start_local(resources, pools, plugins)
     else:
-        join(address)
+        join(address, plugins)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def start_local(resources: Resources, pools: int) -> None:
+def start_local(resources: Resources, pools: int, plugins: Sequence[str] = ()) -> None:
     """One machine; enough logical CPUs for the actors, a reader and a writer even where cores are few."""
     needed = pools * (resources.actors or 1) * resources.threads + 2
     ray.init(
@@ -56,24 +63,57 @@ def start_local(resources: Resources, pools: int) -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        runtime_env={"env_vars": {**ALLOCATOR, "PYTHONPATH": os.pathsep.join(import_roots())}},
+        runtime_env={
+            "env_vars": {**ALLOCATOR, "PYTHONPATH": os.pathsep.join(import_roots())},
+            **({"py_modules": modules(plugins)} if plugins else {}),
+        },
     )
 
 
-def join(address: str) -> None:
-    """A running cluster; its workers get this code, whatever is installed there."""
-    modules = [importlib.import_module(name) for name in shipped_modules()]
+def join(address: str, plugins: Sequence[str] = ()) -> None:
+    """A running cluster; its workers get this code and the plugins, whatever is installed there."""
     try:
         ray.init(
             address,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": ALLOCATOR, "py_modules": modules},
+            runtime_env={"env_vars": ALLOCATOR, "py_modules": modules([*shipped_modules(), *plugins])},
         )
     except ConnectionError as error:
         raise UsageError(
             f"no Ray cluster answers at {address!r} ({error}); start one with `ray start --head`."
         ) from None
+
+
+def modules(names: Sequence[str]) -> list[ModuleType]:
+    """As this process has imported them, whole packages; a class of a script travels by value."""
+    return [importlib.import_module(name.partition(".")[0]) for name in names if name != SCRIPT]
+
+
+def require_plugins(names: Sequence[str]) -> None:
+    """Raises UsageError where a Ray that was started before has workers without these modules, or with other ones."""
+    names = [name for name in names if name != SCRIPT]
+    if not names:
+        return
+    probe = ray.remote(num_cpus=0)(sources)
+    here, there = sources(names), ray.get(probe.remote(names))
+    if wrong := [name for name in names if here[name] != there[name]]:
+        what = "cannot import" if there[wrong[0]] is None else "imports another"
+        raise UsageError(
+            f"the Ray of this process was started without the plugins of the recipe, and {what} {wrong[0]!r}. Let "
+            f"`run` start it, or call ray.init(runtime_env={{'py_modules': [{', '.join(wrong)}]}})."
+        )
+
+
+def sources(names: Sequence[str]) -> dict[str, Json]:
+    """Module -> its files' digests as this process would import it, None where it cannot."""
+    found: dict[str, Json] = {}
+    for name in names:
+        try:
+            found[name] = digests(importlib.import_module(name))
+        except ImportError:
+            found[name] = None
+    return found
 
 
 def shipped_modules() -> list[str]:

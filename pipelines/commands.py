@@ -5,6 +5,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import relabel
@@ -32,9 +33,8 @@ def size(num_bytes: float) -> str:
 
 
 def plan_command(options: argparse.Namespace) -> int:
-    from .loading import load
+    from .loading import load, lock_path
     from .plan import make_job, plan
-    from .running import lock_path
 
     job = make_job(load(options.recipe, options.overrides), lock_path(options.recipe))
     planned = plan(job, options.limit, options.check_content)
@@ -248,9 +248,61 @@ def demo_command(options: argparse.Namespace) -> int:
     return demo(options.out, sys.stdout if not options.json else sys.stderr)
 
 
+def try_command(options: argparse.Namespace) -> int:
+    from .telling import tell_trial
+    from .trial import settle_allocator
+    from .trying import try_recipe
+
+    settle_allocator()
+    tried = try_recipe(
+        options.recipe, options.overrides, limit=options.limit, where=options.conditions, out=options.out
+    )
+    if options.json:
+        emit(tried.to_json())
+    else:
+        say(*tell_trial(tried))
+    return 0
+
+
+def compare_command(options: argparse.Namespace) -> int:
+    from .comparing import compare
+    from .telling import tell_comparison
+    from .trial import settle_allocator
+
+    settle_allocator()
+    comparison = compare(
+        options.recipe, options.other, options.overrides, options.other_overrides,
+        limit=options.limit, where=options.conditions, out=options.out,
+    )  # fmt: skip
+    if options.json:
+        emit(comparison.to_json())
+    else:
+        say(*tell_comparison(comparison))
+    return 0
+
+
+def new_command(options: argparse.Namespace) -> int:
+    from .scaffold import new_labeler
+
+    files = new_labeler(options.name, Path(options.out))
+    if options.json:
+        emit([str(path) for path in files])
+    else:
+        say(
+            f"wrote {', '.join(path.name for path in files)} to {files[0].parent}",
+            f"test it:      cd {files[0].parent} && python -m pytest",
+            f"in a recipe:  plugins: [{files[0]}]",
+        )
+    return 0
+
+
 def table(rows: Iterable[Sequence[Any]]) -> None:
-    """Left-aligned columns."""
+    say(*aligned(rows))
+
+
+def aligned(rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Left-aligned columns, a line per row."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))] if cells else []
-    for row in cells:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+    return [line.rstrip() for line in lines]

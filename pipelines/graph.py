@@ -54,6 +54,13 @@ class ReadShards:
             yield from read_parts(job, task)
 
 
+class LabelActor(LabelStage):
+    """A label stage on the GPU that Ray lends to this actor, else on the CPU."""
+
+    def __init__(self, job: Job, index: int) -> None:
+        super().__init__(job, index, "cuda" if ray.get_gpu_ids() else "cpu")
+
+
 def group(tasks: Sequence[ShardTask], most: int) -> list[Sequence[ShardTask]]:
     """At most `most` runs of consecutive shards, as even as can be."""
     per_group = -(-len(tasks) // most)
@@ -72,7 +79,7 @@ def build(job: Job, tasks: Sequence[ShardTask], actors: int, gpus: float) -> Dat
     parts = ray.data.read_datasource(source, override_num_blocks=len(source), concurrency=resources.readers, num_cpus=1)
     for index in range(len(job.labelers)):
         parts = parts.map_batches(
-            LabelStage,
+            LabelActor,
             # By value: an actor that restarts must not depend on an object that its driver may have lost.
             fn_constructor_args=(job, index),
             batch_size=1,
@@ -95,7 +102,7 @@ def configure() -> None:
     context.execution_options.preserve_order = False
     context.max_errored_blocks = 0
     context.execution_no_progress_timeout_s = 3600
-    context.wait_for_min_actors_s = 900
+    # Not `wait_for_min_actors_s`: it holds the readers back until every model is loaded, then the models wait for them.
     context.raise_original_map_exception = True
     context.enable_progress_bars = False
     context.print_on_execution_start = False

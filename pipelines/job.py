@@ -6,6 +6,7 @@ from typing import Any
 
 from relabel.digests import Json, digest
 from relabel.labelers.labeler import Labeler
+from relabel.labelers.provenance import root_module
 from relabel.releases.versions import LabelIdentity
 from relabel.shards.shard import Shard
 from relabel.shards.source import SourceConfig, selection
@@ -67,6 +68,16 @@ class Job:
         """Sample fields that any labeler reads, in order, each once."""
         return tuple(dict.fromkeys(need for labeler in self.labelers for need in labeler.needs))
 
+    @property
+    def own_labelers(self) -> tuple[Labeler[Any], ...]:
+        """Those that the user wrote."""
+        return tuple(labeler for labeler in self.labelers if labeler.source is not None)
+
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """Modules and packages that define operators of the user's own: workers need them."""
+        return tuple(dict.fromkeys(root_module(type(own).__module__).__name__ for own in self.own_labelers))
+
     def describe_labels(self) -> dict[str, LabelIdentity]:
         """What the release says of each label."""
         return {
@@ -74,9 +85,9 @@ class Job:
                 operator=labeler.name,
                 version=labeler.version,
                 fingerprint=labeler.fingerprint(),
-                identity=labeler.identity(),
+                identity={**labeler.identity(), **({"source": labeler.source} if labeler.source else {})},
                 contract=labeler.writes(),
-                class_names=tuple(labeler.facts.get("class_names", ())),
+                class_names=tuple(labeler.class_names()),
             )
             for labeler in self.labelers
         }

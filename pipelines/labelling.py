@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from relabel.errors import BadSample, RelabelError
 from relabel.labelers.labeler import Batch
@@ -22,20 +21,20 @@ from relabel.reasons import Status
 
 from .dead_letters import attempt
 from .job import Job
-from .parts import ROWS_SCHEMA, Header, cell, from_ipc, to_ipc
+from .parts import ROWS_SCHEMA, Header, cell, contents, from_ipc, to_ipc
 
 
 class LabelStage:
-    """One labeler of a job on one device; built once per actor."""
+    """One labeler of a job on one device ("cpu", "cuda"); built once per actor."""
 
-    def __init__(self, job: Job, index: int) -> None:
+    def __init__(self, job: Job, index: int, device: str) -> None:
         self.compute_batch = job.recipe.resources.compute_batch
         self.labeler = copy.copy(job.labelers[index])
         self.labeler.compute_batch = self.compute_batch
         self.labeler.threads = job.recipe.resources.threads
         self.refusal: RelabelError | None = None
         try:
-            self.labeler.load("cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu")
+            self.labeler.load(device)
         except RelabelError as error:
             self.refusal = error  # raised by the first call: of an actor that dies at birth Ray tells no cause
             return
@@ -52,8 +51,8 @@ class LabelStage:
         begun = time.perf_counter()
         label = self.labeler.label
         header = Header.from_json(part["header"][0].as_py())
-        rows = from_ipc(part["rows"][0].as_buffer())
-        batch = unpack(part[f"prepared_{label}"][0].as_buffer())
+        rows = from_ipc(contents(part["rows"]))
+        batch = unpack(contents(part[f"prepared_{label}"]))
         table, failures = self.label_batch(batch, pc.sum(rows["prepared"]).as_py() or 0)
         if failures:
             rows = with_failures(rows, failures)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from relabel.digests import Json
 from relabel.errors import UnknownName, UsageError
 from relabel.labelers import registry
+from relabel.labelers.plugins import load_plugin
 
 from .recipe import Recipe
 
@@ -27,6 +28,7 @@ def load(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[st
     `recipe` is a path, the name of a shipped recipe (`label_map`), a mapping or a Recipe; `overrides` are
     `section.field=value` with YAML values. Raises UsageError that names the field and the nearest known one.
     """
+    folders: list[Path] = []
     if isinstance(recipe, Recipe):
         fields: Any = recipe.to_json()
         where = "recipe"
@@ -35,12 +37,15 @@ def load(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[st
     else:
         path = find(recipe)
         fields, where = parse(read(path), str(path)), str(path)
+        folders = [path.parent]
     for override in [overrides] if isinstance(overrides, str) else overrides:
         fields = overridden(fields, override)
     try:
         checked = Recipe.model_validate(fields)
     except ValidationError as error:
         raise UsageError(f"{where}: {explain(error, Recipe)}") from None
+    for plugin in checked.plugins:
+        load_plugin(plugin, folders)
     for step in checked.steps:
         check_parameters(step.operator, step.parameters, f"{where}: steps.{step.label}")
     return checked
@@ -62,6 +67,14 @@ def read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: expected a UTF-8 text file: {error}") from None
+
+
+def lock_path(recipe: str | Path | Mapping[str, Any] | Recipe) -> Path | None:
+    """The lock file beside a recipe file; a shipped recipe, or one that is not a file, has none."""
+    if isinstance(recipe, Recipe | Mapping):
+        return None
+    path = find(recipe)
+    return None if path.parent == SHIPPED else path.with_name(f"{path.stem}.lock.json")
 
 
 def parse(text: str, where: str) -> Any:

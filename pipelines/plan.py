@@ -15,6 +15,7 @@ from relabel.labelers import registry
 from relabel.labelers.labeler import Labeler
 from relabel.labelers.lock import Lock
 from relabel.reasons import Reason, Status
+from relabel.releases.operators import require_source
 from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.segments import Entry, read_segments
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
@@ -86,9 +87,9 @@ def new_run_id(name: str) -> str:
     return f"{name}-{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
 
 
-def make_job(recipe: Recipe, lock: Path | None = None) -> Job:
+def make_job(recipe: Recipe, lock: Path | Lock | None = None) -> Job:
     """The recipe's labelers with the facts of their weights (from the lock file where these are not at hand)."""
-    cache = Lock(lock)
+    cache = lock if isinstance(lock, Lock) else Lock(lock)
     built: list[Labeler[Any]] = []
     for step in recipe.steps:
         cls = registry.labeler(step.operator)
@@ -101,6 +102,8 @@ def make_job(recipe: Recipe, lock: Path | None = None) -> Job:
 def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Plan:
     """What a run of `job` would do; a store that does not exist yet is an empty one.
 
+    Raises Refused where an operator of the user's own was edited under a version that labelled into this store.
+
     `limit` keeps at most so many shards to label. `check_content` reads the finished shards again and compares
     their digests, for sources whose bytes may change behind an unchanged size and time.
     """
@@ -112,6 +115,8 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
     shards = open_source(job.source).shards()
     numbers = version_numbers(store)
     parent = read_version(store, numbers[-1]) if numbers else None
+    for labeler in job.own_labelers:
+        require_source(store, labeler.name, labeler.version, labeler.source, parent)
     entries = read_segments(store, parent.segments) if parent else {}
     changes = explain(parent, job)
     receipts = Receipts(store, job.fingerprint)
@@ -205,7 +210,7 @@ def explain(parent: Version | None, job: Job) -> list[str]:
 
 def differences(before: Json, after: Json, place: str = "") -> list[str]:
     """`parameters.top_k: 5 -> 3`, for every leaf that differs."""
-    if before == after or place in ("fingerprint", "contract", "class_names"):
+    if before == after or place in ("fingerprint", "contract", "class_names", "identity.source.digest"):
         return []
     if isinstance(before, dict) and isinstance(after, dict):
         return [

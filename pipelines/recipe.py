@@ -95,6 +95,9 @@ class Recipe(Section):
     """Actors, threads, batch."""
     dead_letters: DeadLetters = DeadLetters()
     """The error budget."""
+    plugins: tuple[str, ...] = ()
+    """Operators of your own: modules that can be imported, or paths to .py files or package folders, relative to the
+    recipe's file or the working directory. They travel to the workers. Installed plugins need no entry."""
 
     @field_validator("steps")
     @classmethod

@@ -18,6 +18,7 @@ from relabel.digests import Json, digest
 from relabel.errors import RelabelError, TooManyDeadLetters
 from relabel.releases.commit import Draft, commit
 from relabel.releases.doctor import require_commits
+from relabel.releases.operators import claim_source
 from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.versions import Version
 from relabel.shards.source import open_source
@@ -26,7 +27,7 @@ from . import graph
 from .cluster import actor_pool, connected
 from .coverage import Coverage
 from .job import Job, Part
-from .loading import SHIPPED, find, load
+from .loading import load, lock_path
 from .parts import Header
 from .plan import Plan, make_job, plan
 from .progress import Tally, shown
@@ -103,20 +104,15 @@ def run(
     receipts = dict(todo.done)
     seconds: dict[str, float] = {}
     if todo.todo:
-        require_commits(job.open_store())
+        store = job.open_store()
+        require_commits(store)
+        for own in job.own_labelers:
+            claim_source(store, own.name, own.version, own.source)
         tally = Tally(len(todo.todo))
-        with shown(tally), connected(checked.resources, len(checked.steps), address):
+        with shown(tally), connected(checked.resources, len(checked.steps), address, job.plugins):
             for receipt in label(todo, tally, seconds):
                 receipts[receipt.token] = receipt
     return publish(todo, receipts, seconds)
-
-
-def lock_path(recipe: str | Path | Mapping[str, Any] | Recipe) -> Path | None:
-    """The lock file beside a recipe file; a shipped recipe, or one that is not a file, has none."""
-    if isinstance(recipe, Recipe | Mapping):
-        return None
-    path = find(recipe)
-    return None if path.parent == SHIPPED else path.with_name(f"{path.stem}.lock.json")
 
 
 def label(todo: Plan, tally: Tally, seconds: dict[str, float]) -> Iterator[Receipt]:

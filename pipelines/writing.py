@@ -31,7 +31,7 @@ from relabel.releases.stored import Stored, stored
 from relabel.storage.objects import ObjectStore
 
 from .job import Job, Part
-from .parts import Header, from_ipc, rows_digest
+from .parts import Header, contents, from_ipc, rows_digest
 
 NUMERICS_KEY = b"relabel_numerics"
 ROW_COLUMNS = ("key", "sample_digest", "status", "reason")
@@ -88,12 +88,12 @@ def write_part(job: Job, store: ObjectStore, part: pa.Table) -> Event:
 
 def part_labels(job: Job, part: pa.Table) -> pa.Table:
     """The part's rows with their label columns (null where a row is not ok) and `detail`."""
-    rows = from_ipc(part["rows"][0].as_buffer())
+    rows = from_ipc(contents(part["rows"]))
     prepared = rows.filter(rows["prepared"])
     alive = pc.equal(prepared["status"], str(Status.OK))
     labels = {}
     for labeler in job.labelers:
-        columns = from_ipc(part[f"labels_{labeler.label}"][0].as_buffer()).filter(alive)
+        columns = from_ipc(contents(part[f"labels_{labeler.label}"])).filter(alive)
         labels.update({column.name: column_values(columns, column) for column in labeler.writes().columns})
     keys, digests, statuses, reasons = (rows[name].to_pylist() for name in ROW_COLUMNS)
     table = label_table(job_schema(job), keys, digests, statuses, reasons, labels)

@@ -3,8 +3,9 @@
 import logging
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -58,6 +59,33 @@ def ray_cluster(seaweed: S3Server) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture
+def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Only the built-in labelers before and after; calling it makes this process as new as to plugins."""
+    from relabel.labelers import plugins, registry
+
+    registry.load_built_in()
+    before = registry.registered()
+    built_in = [cls for cls in before if cls.__module__.startswith("relabel.")]
+
+    def forget() -> None:
+        for name in plugins._seen:
+            sys.modules.pop(name, None)
+        plugins._seen.clear()
+        plugins._places.clear()
+        registry.restore(built_in)
+
+    # A file that is edited within a second would be run from its cached bytecode.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    # The test of the plugin repository has put its folder where modules are found.
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if not entry.endswith("plugins/brightness")])
+    monkeypatch.delitem(sys.modules, "brightness", raising=False)
+    forget()
+    yield forget
+    forget()
+    registry.restore(before)
+
+
 @pytest.fixture(scope="session")
 def photos() -> list[tuple[bytes, int]]:
     """The 20 ImageNet photos of foolbox as (JPEG bytes, class index)."""
@@ -72,3 +100,11 @@ def demo_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipelines.demo import build_demo_shards
 
     return build_demo_shards(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a segmentation model that has just learned to tell red from blue (see two_colours)."""
+    from two_colours import save_segmenter
+
+    return save_segmenter(tmp_path_factory.mktemp("segmenter"))

@@ -96,6 +96,11 @@ def test_yaml_blocks_are_yaml(readme_blocks: list[Block]) -> None:
             assert yaml.safe_load(block.text), f"README.md:{block.line}"
 
 
+def test_the_labeler_shown_is_the_plugin_repository(readme_blocks: list[Block], root: Path) -> None:
+    file = root / "tests" / "plugins" / "brightness" / "brightness.py"
+    assert file.read_text().rstrip() in [block.text for block in readme_blocks if block.language == "python"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_blocks_run_in_order(readme_blocks: list[Block], checkout: Path) -> None:

@@ -36,6 +36,15 @@ READ = """
 """
 
 
+SAME_CLASS = """
+    import brightness, relabel
+    from relabel.labelers import registry
+
+    assert registry.labelers()["brightness"] is brightness.Brightness
+    assert issubclass(brightness.Brightness, relabel.Labeler)
+"""
+
+
 def publish_small_release(folder: Path) -> None:
     """One shard of two samples with 2x3 label maps over four classes; the most probable are 0 1 2 / 3 0 1."""
     classes = Classes(digest="0" * 64, count=4)
@@ -119,6 +128,22 @@ def test_its_command_reads_and_verifies_a_release_without_ray(bare_python: Path,
     relabel = str(bare_python.parent / "relabel")
     assert "release" in run([relabel, "log", str(tmp_path / "store")], cwd=tmp_path)
     run([relabel, "verify", str(tmp_path / "store"), "--level", "full"], cwd=tmp_path)
+
+
+def test_a_plugin_of_another_repository_joins_the_wheel(
+    wheel: Path, root: Path, demo_shards: Path, tmp_path: Path
+) -> None:
+    """Installed side by side, far from this checkout: one registry, the same class, and a run by its entry point."""
+    site, repository = tmp_path / "site", tmp_path / "repository"
+    shutil.copytree(root / "tests" / "plugins" / "brightness", repository, ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    run([*pip, f"--target={site}", str(wheel), str(repository)], tmp_path)
+    run([sys.executable, "-c", textwrap.dedent(SAME_CLASS)], tmp_path, str(site))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"source: {demo_shards}/photos-004.tar\nsteps: [brightness]\nstore: {tmp_path / 'labels'}\n")
+    command = [sys.executable, "-m", "relabel.pipelines.command_line", "run", str(recipe), "--json"]
+    found = json.loads(run(command, tmp_path, str(site)))
+    assert (found["labelled"], found["ok"], found["published"]) == (1, 5, True)
 
 
 def test_with_run_it_labels_from_any_directory(wheel: Path, demo_shards: Path, tmp_path: Path) -> None:

@@ -22,15 +22,41 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
         "image_size": 96, "patch_size": 16,
     },
+    "DeiT": {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+        "image_size": 96, "patch_size": 16,
+    },
+    "Beit": {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+        "image_size": 96, "patch_size": 16, "use_mean_pooling": False,
+    },
+    "Dinov2": {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 96, "patch_size": 16,
+    },
+    "Dinov2WithRegisters": {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 96, "patch_size": 16,
+        "num_register_tokens": 4,
+    },
+    "Swin": {
+        "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 3, "image_size": 96, "patch_size": 4,
+    },
+    "CLIP": {
+        "vision_config": {
+            "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+            "image_size": 96, "patch_size": 16,
+        },
+    },
 }  # fmt: skip
 PROCESSORS = {"MobileNetV2": "MobileNetV2", "EfficientNet": "EfficientNet", "ViT": "ViT"}
 
 
-def save_model(folder: Path, family: str, seed: int = 0, **processor: Any) -> Path:
+def save_model(
+    folder: Path, family: str, seed: int = 0, changes: dict[str, Any] | None = None, **processor: Any
+) -> Path:
     """A classifier of that family with logits of usual size, and its image processor."""
     torch.manual_seed(seed)
     labels = {"id2label": NAMES, "label2id": {name: index for index, name in NAMES.items()}}
-    config = getattr(transformers, f"{family}Config")(**CONFIGURATIONS[family], **labels)
+    config = getattr(transformers, f"{family}Config")(**CONFIGURATIONS[family] | (changes or {}), **labels)
     network = getattr(transformers, f"{family}ForImageClassification")(config)
     scale_logits(network.eval())
     network.save_pretrained(folder)

@@ -43,7 +43,7 @@ def test_weights_in_pieces_have_one_digest(folder: Path) -> None:
     [
         ("efficientnet-lite9", "unknown model 'efficientnet-lite9'; did you mean 'efficientnet-lite"),
         ("efficentnet-lite1", "did you mean 'efficientnet-lite1'"),
-        ("resnet50", "folder that transformers saved"),
+        ("resnet50", "folder that transformers or timm saved"),
     ],
 )
 def test_unknown_names_are_answered_with_known_ones(model: str, message: str) -> None:

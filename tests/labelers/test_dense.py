@@ -10,8 +10,9 @@ from small_models import NAMES, save_model
 
 from relabel.errors import Refused, UsageError
 from relabel.labelers.checkpoints import find_checkpoint
-from relabel.labelers.classifiers import Classifier, load_classifier
-from relabel.labelers.dense import DenseClassifier
+from relabel.labelers.classifiers import Classifier
+from relabel.labelers.dense import DenseClassifier, Surgery
+from relabel.labelers.families import load_classifier
 
 CONVOLUTIONS = ("ResNet", "RegNet", "MobileNetV2", "EfficientNet")
 
@@ -32,8 +33,8 @@ def random_pixels(size: int, rows: int = 2) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [96, 224])
 def test_lite_net_is_dense_to_a_hundred_thousandth(size: int) -> None:
-    dense = DenseClassifier(load("efficientnet-lite0"), "cpu", "fp32")
-    assert dense.prove(size) == (size // 32, size // 32)
+    dense = DenseClassifier(load("efficientnet-lite0"), "cpu")
+    assert dense.prove(size) == Surgery((size // 32, size // 32), "mean_of_cells")
     pixels = random_pixels(size)
     difference = dense(pixels).mean(dim=(2, 3)) - ordinary_logits(dense.classifier, pixels)
     assert float(difference.abs().max()) < 1e-5
@@ -41,8 +42,8 @@ def test_lite_net_is_dense_to_a_hundred_thousandth(size: int) -> None:
 
 @pytest.mark.parametrize("family", CONVOLUTIONS)
 def test_convolutions_of_transformers_are_dense(family: str, tmp_path: Path) -> None:
-    dense = DenseClassifier(load(save_model(tmp_path, family)), "cpu", "fp32")
-    rows, columns = dense.prove(96)
+    dense = DenseClassifier(load(save_model(tmp_path, family)), "cpu")
+    rows, columns = dense.prove(96).grid
     assert rows == columns
     assert rows > 1
     pixels = random_pixels(96)
@@ -52,20 +53,15 @@ def test_convolutions_of_transformers_are_dense(family: str, tmp_path: Path) -> 
 
 
 def test_a_nonlinear_step_after_pooling_is_refused(tmp_path: Path) -> None:
-    dense = DenseClassifier(load(save_model(tmp_path, "ConvNext")), "cpu", "fp32")
+    dense = DenseClassifier(load(save_model(tmp_path, "ConvNext")), "cpu")
     with pytest.raises(Refused, match=r"differs .* allowed is 0.0001.* LayerNorm after pooling of ConvNeXt.* Use"):
         dense.prove(96)
 
 
-def test_a_token_model_is_refused(tmp_path: Path) -> None:
-    dense = DenseClassifier(load(save_model(tmp_path, "ViT")), "cpu", "fp32")
-    with pytest.raises(Refused, match=r"expected a map \[n, channels, y, x\].*Token models"):
-        dense.prove(96)
-
-
 def test_bf16_keeps_a_full_precision_head() -> None:
-    exact, rough = (DenseClassifier(load("efficientnet-lite0"), "cpu", precision) for precision in ("fp32", "bf16"))
+    exact, rough = (DenseClassifier(load("efficientnet-lite0"), "cpu") for _ in range(2))
     pixels = random_pixels(96)
+    rough.to_bf16(96)
     assert exact.prove(96) == rough.prove(96)
     logits = rough(pixels)
     assert logits.dtype == torch.float32

@@ -94,7 +94,7 @@ def test_columns_are_stored_as_promised(shard: Path) -> None:
 def test_the_file_carries_contract_and_fingerprint(shard: Path) -> None:
     schema = pq.read_schema(shard)
     assert contracts_of(schema) == {"label_map": contract_of()}
-    assert header(schema) == {"format": 1, "fingerprints": {"label_map": "f" * 64}}
+    assert header(schema) == {"format": 2, "fingerprints": {"label_map": "f" * 64}}
 
 
 def test_duckdb_and_polars_open_it(shard: Path) -> None:
@@ -123,8 +123,8 @@ def test_damage_to_a_page_is_found(shard: Path) -> None:
 def test_other_files_are_refused() -> None:
     with pytest.raises(Refused, match="not a label shard"):
         header(pa.schema([("key", pa.string())]))
-    newer = pa.schema([], metadata={b"relabel": b'{"format":2,"fingerprints":{}}'})
-    with pytest.raises(Refused, match="format 2, known up to 1"):
+    newer = pa.schema([], metadata={b"relabel": b'{"format":3,"fingerprints":{}}'})
+    with pytest.raises(Refused, match="format 3, known up to 2"):
         header(newer)
 
 

@@ -1,6 +1,7 @@
 """Objects: what every object store does, on local disk and on a real S3 server."""
 
 import concurrent.futures
+import multiprocessing
 import pickle
 from pathlib import Path
 
@@ -97,6 +98,20 @@ def test_settle_returns_the_winner(store: ObjectStore) -> None:
 def test_stores_travel_by_pickle(store: ObjectStore) -> None:
     store.put("a", b"1")
     assert pickle.loads(pickle.dumps(store)).get("a") == b"1"
+
+
+def put_and_delete(root: str, writer: int) -> None:
+    store = LocalStore(root)
+    for number in range(150):
+        store.put(f"parts/a/b/{writer}-{number}", b"1")
+        store.delete(f"parts/a/b/{writer}-{number}")
+
+
+def test_writers_find_folders_that_deleters_remove(tmp_path: Path) -> None:
+    """Processes, because threads of one seldom meet between two system calls."""
+    with concurrent.futures.ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(put_and_delete, [str(tmp_path)] * 3, range(3)))
+    assert list(LocalStore(str(tmp_path)).list("")) == []
 
 
 def test_a_dead_writer_leaves_nothing_visible(tmp_path: Path) -> None:

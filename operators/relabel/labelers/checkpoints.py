@@ -1,22 +1,25 @@
 """Checkpoints: where a model's files lie, and the digest of the bytes that decide its labels.
 
-A model is named in one of three ways: `efficientnet-lite0` (1, 2: weights that a Python package carries),
-`hf:org/name` or `hf:org/name@revision` (the hub), or a folder that transformers saved. Nothing is ever unpickled.
+A model is named as `efficientnet-lite0` (1, 2: weights that a Python package carries), `hf:org/name` or
+`hf:org/name@revision` (the hub), `timm:name[@revision]` (timm's models on the hub), `torchvision:name[@weights]`, or
+by a folder that transformers or timm saved. Nothing is ever unpickled but plain tensors.
 """
 
 import dataclasses
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..digests import digest
+from ..digests import Json, digest
 from ..errors import UnknownName, UsageError
+from . import torchvision_weights
 
-HUB_PREFIX = "hf:"
+HUB_PREFIX, TIMM_PREFIX, TORCHVISION_PREFIX = "hf:", "timm:", "torchvision:"
 LITE_PREFIX = "efficientnet-lite"
 LITE_NETS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
-TRANSFORMERS = "transformers"
+TRANSFORMERS, TIMM, TORCHVISION = "transformers", "timm", "torchvision"
 CONFIGURATION = ("config.json", "preprocessor_config.json")
 HUB_FILES = (*CONFIGURATION, "*.safetensors", "*.safetensors.index.json")
 
@@ -26,12 +29,14 @@ class Checkpoint:
     """The files of one model on this machine."""
 
     architecture: str
-    """One of LITE_NETS, or `transformers`, whose config.json says the rest."""
+    """One of LITE_NETS; `transformers` or `timm`, whose config.json says the rest; `torchvision`."""
     folder: Path
     weights: tuple[Path, ...]
     """Sorted by name."""
     revision: str | None = None
-    """The hub's commit, where the model came from there."""
+    """The hub's commit, where the model came from there; the name of torchvision's weights."""
+    network: str = ""
+    """The network's name in torchvision."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -55,12 +60,15 @@ def local_checkpoint(model: str) -> Checkpoint | None:
 
     Raises UsageError where the name is none, or the folder holds no model.
     """
-    if model.startswith(HUB_PREFIX):
+    if model.startswith((HUB_PREFIX, TIMM_PREFIX, TORCHVISION_PREFIX)):
         return None
     if model.startswith(LITE_PREFIX):
         return _lite_checkpoint(model)
     if "/" not in model and not Path(model).is_dir():
-        hint = "Or give a folder that transformers saved (with a / in it), or hf:org/name."
+        hint = (
+            "Or give a folder that transformers or timm saved (with a / in it), hf:org/name, timm:name or "
+            "torchvision:name."
+        )
         raise UnknownName("model", model, LITE_NETS, hint)
     folder = Path(model).expanduser()
     return _folder_checkpoint(folder) if folder.is_dir() else None
@@ -70,6 +78,14 @@ def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
     """The checkpoint, fetched where the hub has it (at `revision`, if given); raises UsageError where it is not."""
     if model.startswith(HUB_PREFIX):
         return _fetch(model.removeprefix(HUB_PREFIX), revision)
+    if model.startswith(TIMM_PREFIX):
+        name = model.removeprefix(TIMM_PREFIX)
+        return _fetch(name if "/" in name else f"timm/{name}", revision)
+    if model.startswith(TORCHVISION_PREFIX):
+        network, _, weights = model.removeprefix(TORCHVISION_PREFIX).partition("@")
+        entry = torchvision_weights.entry_of(network, revision or weights or None)
+        path = torchvision_weights.fetch(entry)
+        return Checkpoint(TORCHVISION, path.parent, (path,), entry.name, network)
     found = local_checkpoint(model)
     if found is not None:
         return found
@@ -97,9 +113,21 @@ def _folder_checkpoint(folder: Path, revision: str | None = None) -> Checkpoint:
     if not (folder / "config.json").is_file() or not weights:
         raise UsageError(
             f"{folder} must hold config.json and *.safetensors, got {_listing(folder)}. Save the model with "
-            "`model.save_pretrained(folder)`; pickled weights (.bin, .pth) are not loaded."
+            "`model.save_pretrained(folder)` (timm: `save_for_hf`); pickled weights (.bin, .pth) are not loaded."
         )
+    config = _configuration(folder / "config.json")
+    if "architecture" in config and "model_type" not in config:
+        whole = tuple(path for path in weights if path.name == "model.safetensors")
+        return Checkpoint(TIMM, folder, whole or weights, revision)
     return Checkpoint(TRANSFORMERS, folder, weights, revision)
+
+
+def _configuration(path: Path) -> Mapping[str, Json]:
+    try:
+        fields = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON ({error}). Save the model again.") from error
+    return fields if isinstance(fields, dict) else {}
 
 
 def _listing(folder: Path) -> Sequence[str]:

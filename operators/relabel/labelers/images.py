@@ -9,6 +9,7 @@ import re
 import struct
 import warnings
 import zlib
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..errors import BadSample
 from ..reasons import Reason
+from ..shards.shard import Value
 
 MAX_PIXELS = 178_956_970
 """Pillow refuses more by itself (its bomb limit)."""
@@ -50,6 +52,16 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Rgb:
     if data.startswith(b"\xff\xd8\xff"):
         return _decode_jpeg(data, max_pixels)
     return _decode_with_pillow(data, max_pixels)
+
+
+def square_image(
+    sample: Mapping[str, Value], size: int, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """The image of a sample, decoded, upright, and stretched to a square; raises BadSample as `decode_image` does."""
+    data = sample["image"]
+    if not isinstance(data, bytes):
+        raise BadSample(Reason.NOT_AN_IMAGE, f"the image field holds {type(data).__name__}, expected bytes")
+    return resize_square(decode_image(data), size, interpolation)
 
 
 def _refusal(data: bytes, error: Exception) -> BadSample:

@@ -12,14 +12,14 @@ from jaxtyping import UInt8
 
 from ..digests import Json
 from ..labels.label_map import Arrays
-from .dense import DenseClassifier
+from .engines import Network
 from .top_k import encode
 
 
 class FixedBatches:
     """Images to label map arrays. One staging buffer is kept and reused, pinned where the device is a GPU."""
 
-    def __init__(self, network: DenseClassifier, compute_batch: int, top_k: int, size: int) -> None:
+    def __init__(self, network: Network, compute_batch: int, top_k: int, size: int) -> None:
         self.network, self.compute_batch, self.top_k = network, compute_batch, top_k
         pinned = network.device.type == "cuda"
         self.staging = torch.zeros((compute_batch, size, size, 3), dtype=torch.uint8, pin_memory=pinned)

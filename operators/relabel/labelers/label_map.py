@@ -3,10 +3,11 @@
 torch is imported where weights are touched, so that a recipe can be read and planned without it.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -14,33 +15,44 @@ from pydantic import Field, model_validator
 from ..digests import Json
 from ..errors import BadSample, Refused, UsageError
 from ..labels.class_map import ClassMap
-from ..labels.contract import Classes, Geometry, LabelContract
+from ..labels.contract import Classes, EngineError, Geometry, LabelContract
 from ..labels.label_map import Arrays, label_map_contract
 from ..reasons import Reason
 from ..shards.shard import Value
-from .checkpoints import LITE_PREFIX, TRANSFORMERS, find_checkpoint, local_checkpoint
+from .checkpoints import LITE_PREFIX, find_checkpoint, local_checkpoint
+from .content import folder_files
 from .images import MAX_PIXELS, decode_image, resize_square
 from .labeler import Batch, Labeler, Labels, Parameters, Prepared
 from .registry import register
 
 STRIDE = 32
-NAMES = ("model", "class_names")
+NAMES = ("model", "class_names", "calibration")
 """Parameters that only name what the facts hold by digest."""
-UNIDENTIFIED = ("class_names", "revision")
-"""Facts that are kept for people and for fetching; the digests beside them are the identity."""
+UNIDENTIFIED = ("class_names", "revision", "proof", "engine_error", "measured")
+"""Facts that are kept for people and for fetching, or stand in the contract; the digests are the identity."""
+COMPUTED_WITH = ("engine", "dtype", "compile", "calibration")
+"""Parameters that decide the engine's error."""
 
 
 class LabelMapParameters(Parameters):
     """What a label map is made with."""
 
     model: str
-    """`efficientnet-lite0` (1, 2), `hf:org/name[@revision]`, or a folder that transformers saved."""
+    """`efficientnet-lite0` (1, 2), `hf:org/name[@revision]`, `timm:name[@revision]`, `torchvision:name[@weights]`, or a
+    folder that transformers or timm saved. The head must be linear in pooled features or in a class token."""
     input_size: int = Field(ge=STRIDE, le=4096)
-    """Pixels of the square that the model sees; a multiple of 32 for the lite nets. The map is 1/32 of it."""
+    """Pixels of the square that the model sees; a multiple of 32 for the lite nets. The map is 1/32 of it, or what
+    the model's patches give."""
     top_k: int = Field(default=5, ge=1)
     """Classes kept per cell; the mass of the others is kept as one number."""
     dtype: Literal["fp32", "bf16"] = "fp32"
-    """What the network computes in."""
+    """What the network computes in, with torch."""
+    engine: Literal["torch", "onnxruntime", "onnxruntime-int8"] = "torch"
+    """What computes it. onnxruntime is for CPUs, in fp32 or static int8; its error is stated in the contract."""
+    calibration: str | None = None
+    """onnxruntime-int8: a folder of 1 to 512 images like those to be labelled (default: images that relabel makes)."""
+    compile: bool = False
+    """`torch.compile`: half a minute once per actor, for long jobs."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """How images are stretched to the square, antialiased."""
     max_pixels: int = Field(default=MAX_PIXELS, ge=1, le=MAX_PIXELS)
@@ -56,6 +68,14 @@ class LabelMapParameters(Parameters):
                 f"input_size must be a multiple of {STRIDE} for {self.model} (else its padding shifts the map), "
                 f"got {self.input_size}; the nearest is {nearest}."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_engine(self) -> "LabelMapParameters":
+        if self.engine != "torch" and (self.dtype != "fp32" or self.compile):
+            raise ValueError(f"dtype bf16 and compile are torch's; leave them out with engine {self.engine}")
+        if self.calibration is not None and self.engine != "onnxruntime-int8":
+            raise ValueError(f"calibration is for engine onnxruntime-int8; leave it out with engine {self.engine}")
         return self
 
 
@@ -77,22 +97,35 @@ class LabelMapLabeler(Labeler[LabelMapParameters]):
         self._numerics: dict[str, Json] = {}
 
     def weight_files(self) -> Sequence[Path]:
-        checkpoint = local_checkpoint(self.parameters.model)
-        return checkpoint.files if checkpoint else ()
+        checkpoint, calibration = local_checkpoint(self.parameters.model), self.parameters.calibration
+        here = calibration is not None and Path(calibration).expanduser().is_dir()
+        return (*(checkpoint.files if checkpoint else ()), *(folder_files(calibration) if calibration and here else ()))
 
     def inspected_parameters(self) -> dict[str, Json]:
         names = self.parameters.class_names
         return {"model": self.parameters.model, "input_size": self.parameters.input_size,
-                "class_names": list(names) if names else None}  # fmt: skip
+                "class_names": list(names) if names else None,
+                **{name: getattr(self.parameters, name) for name in COMPUTED_WITH}}  # fmt: skip
+
+    def open_classifier(self, revision: str | None) -> Any:
+        """The `classifiers.Classifier` to be read densely, at `revision` where the facts name one.
+
+        A labeler of your own overrides this one method with `classifiers.from_module`, and `weight_files` with the
+        files that it reads; everything else stays as it is.
+        """
+        from .families import load_classifier
+
+        return load_classifier(find_checkpoint(self.parameters.model, revision))
 
     def inspect(self) -> dict[str, Json]:
-        """Loads the weights on the CPU and proves the surgery: what cannot work fails here, before any cluster."""
-        from .classifiers import load_classifier
-        from .dense import DenseClassifier
+        """Loads the weights on the CPU, proves the surgery and measures the engine: what cannot work fails here,
+        before any cluster. A compiled network is measured as it is before compiling.
+        """
+        from . import engines
 
-        checkpoint = find_checkpoint(self.parameters.model)
-        classifier = load_classifier(checkpoint)
-        grid = DenseClassifier(classifier, "cpu", "fp32").prove(self.parameters.input_size)
+        classifier, choice = self.open_classifier(None), self._choice()
+        opened = engines.open_engine(classifier, dataclasses.replace(choice, compile=False), "cpu", **self._shape())
+        measured = opened.measured or engines.Measured(0.0, 1.0, 0)
         names = self.parameters.class_names
         class_map = ClassMap(names) if names else classifier.load_class_map()
         if len(class_map.names) != classifier.head.out_features:
@@ -100,17 +133,27 @@ class LabelMapLabeler(Labeler[LabelMapParameters]):
                 f"the model tells {classifier.head.out_features} classes apart, got {len(class_map.names)} class "
                 "names. Give `class_names` for all of them, in order."
             )
-        normalisation = classifier.normalisation
         return {
-            "weights": checkpoint.sha256(),
-            "revision": checkpoint.revision,
+            "weights": classifier.weights,
+            "revision": classifier.revision,
             "architecture": classifier.architecture,
-            "normalisation": {"scale": normalisation.scale, "mean": list(normalisation.mean),
-                              "std": list(normalisation.std)},
-            "grid": list(grid),
+            "normalisation": classifier.normalisation.to_json(),
+            "grid": list(opened.surgery.grid),
+            "proof": opened.surgery.proof,
             "classes": class_map.declare().model_dump(mode="json"),
             "class_names": list(class_map.names),
-        }  # fmt: skip
+            "calibration": engines.calibration_digest(choice, self.parameters.input_size),
+            "engine_error": None if choice.exact else measured.bounds(choice.description).model_dump(mode="json"),
+            "measured": None if choice.exact else dataclasses.asdict(measured),
+        }
+
+    def _choice(self) -> Any:
+        from .engines import Choice
+
+        return Choice(**{name: getattr(self.parameters, name) for name in COMPUTED_WITH})
+
+    def _shape(self) -> dict[str, int]:
+        return {"size": self.parameters.input_size, "compute_batch": self.compute_batch, "threads": self.threads}
 
     def identity(self) -> dict[str, Json]:
         parameters = self.parameters.model_dump(mode="json")
@@ -126,7 +169,11 @@ class LabelMapLabeler(Labeler[LabelMapParameters]):
         )
         rows, columns = facts["grid"]
         classes = Classes.model_validate(facts["classes"])
-        return label_map_contract(self.label, classes, (rows, columns), self.parameters.top_k, geometry)
+        contract = label_map_contract(self.label, classes, (rows, columns), self.parameters.top_k, geometry)
+        error = facts["engine_error"]
+        return contract.model_copy(
+            update={"proof": facts["proof"], "engine_error": EngineError.model_validate(error) if error else None}
+        )
 
     def _known_facts(self) -> dict[str, Json]:
         if not self.facts:
@@ -143,26 +190,43 @@ class LabelMapLabeler(Labeler[LabelMapParameters]):
         return {"image": square, "height": np.array(height, np.int32), "width": np.array(width, np.int32)}
 
     def load(self, device: str) -> None:
-        """Raises Refused where the weights are not those of the facts, or the surgery's proof fails on this device."""
-        from .classifiers import load_classifier
-        from .dense import DenseClassifier
+        """Raises Refused where the weights are not those of the facts, the surgery's proof fails on this device, or
+        the engine's error here is beyond the contract.
+        """
+        from . import engines
         from .inference import FixedBatches, fix_kernels, numerics
 
         facts = self._known_facts()
-        checkpoint = find_checkpoint(self.parameters.model, facts["revision"])
-        found = checkpoint.sha256()
-        if found != facts["weights"]:
-            raise Refused(
-                f"the weights of {self.parameters.model} on this machine have sha256 {found}, the plan was made with "
-                f"{facts['weights']}. Put the same files on every machine, or plan again."
-            )
+        classifier, choice = self.open_classifier(facts["revision"]), self._choice()
+        self._check("weights", classifier.weights)
+        self._check("calibration", engines.calibration_digest(choice, self.parameters.input_size))
         fix_kernels(self.threads)
-        network = DenseClassifier(load_classifier(checkpoint), device, self.parameters.dtype)
-        grid = network.prove(self.parameters.input_size)
-        assert list(grid) == facts["grid"], (grid, facts["grid"])
-        self._label = FixedBatches(network, self.compute_batch, self.parameters.top_k, self.parameters.input_size)
-        engine = {"transformers": version(TRANSFORMERS)} if checkpoint.architecture == TRANSFORMERS else {}
-        self._numerics = {**numerics(network.device), **engine, "compute_batch": self.compute_batch}
+        opened = engines.open_engine(classifier, choice, device, **self._shape())
+        assert list(opened.surgery.grid) == facts["grid"], (opened.surgery, facts["grid"])
+        self._check_error(opened.measured)
+        self._label = FixedBatches(
+            opened.network, self.compute_batch, self.parameters.top_k, self.parameters.input_size
+        )
+        packages = {name: version(name) for name in (*classifier.packages, *opened.packages)}
+        self._numerics = {**numerics(opened.network.device), **packages, "compute_batch": self.compute_batch}
+
+    def _check(self, what: str, found: str | None) -> None:
+        planned = self.facts[what]
+        if found != planned:
+            raise Refused(
+                f"the {what} of {self.parameters.model} on this machine have digest {found}, the plan was made with "
+                f"{planned}. Put the same files on every machine, or plan again."
+            )
+
+    def _check_error(self, measured: Any) -> None:
+        bounds = self.writes().engine_error
+        if bounds is not None and measured is not None and measured.breaks(bounds):
+            raise Refused(
+                f"{bounds.engine} is less exact on this machine than the contract says: logits differ from torch fp32 "
+                f"by up to {measured.max_logit_error:.3g} (contract: {bounds.max_logit_error:.3g}), "
+                f"{measured.agreement:.1%} of confident cells agree (contract: {bounds.confident_agreement}). int8 "
+                "needs a CPU with VNNI; label on machines of the planner's kind, or use `engine: torch`."
+            )
 
     def __call__(self, batch: Batch) -> Labels:
         assert self._label is not None, "load() comes before the first batch"

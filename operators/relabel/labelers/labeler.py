@@ -1,9 +1,11 @@
 """Labelers: one batch of prepared samples in, the columns of one label out, rows in order.
 
 A labeler is built from its parameters on the driver (cheap, no weights), learns the facts of its weights there
-(`inspect`, cached in the recipe's lock file), travels to actors by pickle, and loads weights once per actor.
+(`inspect`, cached in the recipe's lock file), travels to actors by pickle, and loads weights once per actor. Three
+methods make one: `writes` (what), `prepare` (one sample, on a CPU) and `__call__` (a batch, on the device).
 """
 
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +15,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ..digests import Json, digest
-from ..labels.contract import LabelContract
+from ..errors import BadSample, Refused
+from ..labels.contract import Column, LabelContract
+from ..reasons import Reason
 from ..shards.shard import Value
+from .provenance import source_of
 
+Fields = Mapping[str, Value]
+"""One sample's fields by the names in `needs`: an encoded image as bytes, text as str or UTF-8 bytes."""
 Prepared = Mapping[str, np.ndarray]
 """One sample, ready for the model: named arrays (or 0-d arrays of text)."""
 Batch = Mapping[str, np.ndarray | Sequence[np.ndarray]]
@@ -32,17 +39,32 @@ class Parameters(BaseModel):
 
 P = TypeVar("P", bound=Parameters)
 
+SOURCE_KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
+"""numpy's kind of a column -> the kinds that may be written to it without losing what they are."""
+
 
 class Labeler(ABC, Generic[P]):
-    """Batch in, label columns out. Subclasses set the class variables and are registered by `register`."""
+    """Batch in, label columns out. Subclasses set `name` and `version` and are registered by `register`.
+
+    `class Brightness(Labeler[BrightnessParameters])` says what its parameters are; `Labeler[Parameters]` has none.
+    `relabel.testing.check_labeler` proves that an operator keeps what is said here.
+    """
 
     name: ClassVar[str]
     """The short name that recipes use."""
     version: ClassVar[int]
-    """Raised whenever the meaning of the labels changes."""
-    Parameters: ClassVar[type[Parameters]]
+    """Raised whenever the meaning of the labels changes; an operator of your own that is edited must raise it."""
+    Parameters: ClassVar[type[BaseModel]]
+    """Taken from the brackets behind `Labeler`."""
     needs: ClassVar[tuple[str, ...]] = ("image",)
     """Sample fields that `prepare` reads; a sample without one is a dead letter."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "Parameters" not in cls.__dict__:
+            given = [argument for base in cls.__dict__.get("__orig_bases__", ()) for argument in typing.get_args(base)]
+            models = [each for each in given if isinstance(each, type) and issubclass(each, Parameters)]
+            cls.Parameters = models[0] if models else getattr(cls, "Parameters", Parameters)
 
     def __init__(self, parameters: P, label: str = "") -> None:
         self.parameters = parameters
@@ -54,6 +76,8 @@ class Labeler(ABC, Generic[P]):
         """Rows of one call of the network, always exactly so many; set before `load`, part of the numerics."""
         self.threads = 1
         """Threads of the model on a CPU; set before `load`, part of the numerics."""
+        self.source = source_of(type(self))
+        """Digests of the files that define an operator of your own; part of the fingerprint. None for relabel's."""
 
     def weight_files(self) -> Sequence[Path]:
         """Local files whose bytes decide the labels; a change of size or time makes cached facts stale."""
@@ -72,32 +96,66 @@ class Labeler(ABC, Generic[P]):
         return {"parameters": self.parameters.model_dump(mode="json"), **self.facts}
 
     def fingerprint(self) -> str:
-        """Digest of what this labeler's labels mean."""
-        return digest(
-            {
-                "operator": self.name,
-                "version": self.version,
-                "identity": self.identity(),
-                "contract": self.writes().model_dump(mode="json"),
-            }
-        )
+        """Digest of what this labeler's labels mean.
+
+        What a contract does not declare is left out, so that a new kind of declaration changes no old fingerprint.
+        """
+        meaning = {
+            "operator": self.name,
+            "version": self.version,
+            "identity": self.identity(),
+            "contract": self.writes().model_dump(mode="json", exclude_none=True),
+        }
+        return digest(meaning if self.source is None else {**meaning, "source": self.source["digest"]})
+
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes that ids point into, in order, for people; their digest is in the contract."""
+        return tuple(self.facts.get("class_names") or ())
+
+    def columns(self, **values: np.ndarray | Sequence[Any]) -> Labels:
+        """What `__call__` returns, by the suffixes of the contract's columns, in their dtypes.
+
+        Raises Refused where the suffixes are not the contract's or a dtype would lose its kind (a float to an int),
+        BadSample where a number is not finite: the caller halves the batch until the bad sample is alone.
+        """
+        contract = self.writes()
+        wanted = {column.name.removeprefix(f"{self.label}_"): column for column in contract.columns}
+        if wanted.keys() != values.keys():
+            raise Refused(f"the contract of {self.label!r} has {', '.join(wanted)}; columns() got {', '.join(values)}.")
+        return {column.name: _as_declared(column, values[suffix]) for suffix, column in wanted.items()}
 
     @abstractmethod
     def writes(self) -> LabelContract:
         """The label and its columns, from `parameters` and `facts`."""
 
     @abstractmethod
-    def prepare(self, sample: Mapping[str, Value]) -> Prepared:
+    def prepare(self, sample: Fields) -> Prepared:
         """One sample's fields to arrays, on a CPU; raises BadSample. `sample` has every field in `needs`."""
 
-    @abstractmethod
     def load(self, device: str) -> None:
         """Put the weights on `device` ("cpu", "cuda"), once per actor; raises Refused where they do not fit."""
 
     @abstractmethod
     def __call__(self, batch: Batch) -> Labels:
-        """Label one batch; must not depend on a row's neighbours."""
+        """Label one batch of `compute_batch` rows, which may not be written to: one entry per row, in order, that
+        depends on no other row. Raises BadSample; a batch that raises is halved down to the rows that are to blame.
+        """
 
     def numerics(self) -> dict[str, Json]:
         """Versions that decide the last bits of a label (engine, kernels); called after `load`."""
         return {}
+
+
+def _as_declared(column: Column, values: np.ndarray | Sequence[Any]) -> np.ndarray | Sequence[Any]:
+    if column.loose and column.dtype != "|b1":
+        return values
+    array = np.asarray(values)
+    if array.dtype.kind not in SOURCE_KINDS[np.dtype(column.dtype).kind]:
+        raise Refused(
+            f"label column {column.name!r} is {column.dtype} by its contract, got {array.dtype.str}; convert it first."
+        )
+    with np.errstate(over="ignore"):
+        cast = array.astype(column.dtype)
+    if not (np.isfinite(cast).all() if cast.dtype.kind == "f" else (cast == array).all()):
+        raise BadSample(Reason.BAD_OUTPUT, f"{column.name} is not finite, or beyond what {column.dtype} holds")
+    return cast

@@ -18,10 +18,10 @@ FORMAT = 1
 
 
 class Lock:
-    """The facts of labelers, cached in one small JSON file (`None`: in memory only)."""
+    """The facts of labelers, cached in one small JSON file (`None`: in memory only); `read_only` keeps it as it is."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, read_only: bool = False) -> None:
+        self.path, self.read_only = path, read_only
         self.unwritten: str | None = None
         """Why the file could not be written; facts are then learnt anew by the next process."""
         self._entries: dict[str, Json] = _read(path) if path is not None and path.exists() else {}
@@ -32,6 +32,7 @@ class Lock:
             "labeler": labeler.name,
             "version": labeler.version,
             "inspected": labeler.inspected_parameters(),
+            **({"source": labeler.source["digest"]} if labeler.source else {}),
         }
         files = _file_states(labeler)
         held = self._entries.get(digest(subject))
@@ -44,7 +45,7 @@ class Lock:
         return facts
 
     def _write(self) -> None:
-        if self.path is None:
+        if self.path is None or self.read_only:
             return
         text = json.dumps({"format": FORMAT, "entries": self._entries}, indent=1, sort_keys=True, ensure_ascii=False)
         try:

@@ -11,6 +11,19 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 FORMAT_KEY = b"relabel"
+LIST = "list:"
+SCALARS = {
+    "string": pa.string(),
+    "bytes": pa.large_binary(),
+    "<i4": pa.int32(),
+    "<i2": pa.int16(),
+    "<u2": pa.uint16(),
+    "<i8": pa.int64(),
+    "<f4": pa.float32(),
+    "<f2": pa.float16(),
+    "|u1": pa.uint8(),
+    "|b1": pa.bool_(),
+}
 
 
 class Declaration(BaseModel):
@@ -19,16 +32,34 @@ class Declaration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Varying(Declaration):
+    """An array per row whose shape differs from row to row, C order, in a column of `bytes`."""
+
+    dtype: str
+    """Of its elements: numpy spelling with byte order."""
+    axes: tuple[str, ...]
+    """One name per dimension, e.g. ("y", "x")."""
+    lengths: tuple[str, ...]
+    """Per axis, the column that holds how long it is in this row."""
+
+
 class Column(Declaration):
     """One Parquet column of a label."""
 
     name: str
     dtype: str
-    """numpy spelling with byte order (`<u2`, `<f2`, `<i4`), or `string`, or `bytes`."""
+    """numpy spelling with byte order (`<u2`, `<f2`, `<i4`), `string`, `bytes`, or `list:` and a numpy spelling."""
     shape: tuple[int, ...] = ()
     """Per row, C order; () is a scalar."""
     axes: tuple[str, ...] = ()
     """One name per dimension, e.g. ("y", "x", "k")."""
+    varying: Varying | None = None
+    """What a row of `bytes` holds, where that is an array."""
+
+    @property
+    def loose(self) -> bool:
+        """Arrow's layout is not numpy's: entries are Python values."""
+        return self.dtype in ("string", "bytes", "|b1") or self.dtype.startswith(LIST)
 
     @property
     def size_bytes(self) -> int:
@@ -36,21 +67,12 @@ class Column(Declaration):
         return int(self.dtype[2:]) * math.prod(self.shape)
 
     def arrow_type(self) -> pa.DataType:
-        """fixed_size_binary where there is a shape, else the plain scalar type."""
+        """fixed_size_binary where there is a shape, else the plain scalar or list type."""
         if self.shape:
             return pa.binary(self.size_bytes)
-        scalars = {
-            "string": pa.string(),
-            "bytes": pa.large_binary(),
-            "<i4": pa.int32(),
-            "<i2": pa.int16(),
-            "<i8": pa.int64(),
-            "<f4": pa.float32(),
-            "<f2": pa.float16(),
-            "|u1": pa.uint8(),
-            "|b1": pa.bool_(),
-        }
-        return scalars[self.dtype]
+        if self.dtype.startswith(LIST):
+            return pa.list_(SCALARS[self.dtype.removeprefix(LIST)])
+        return SCALARS[self.dtype]
 
 
 class Classes(Declaration):
@@ -84,6 +106,21 @@ class Quantiser(Declaration):
     max_relative_error: float
 
 
+class EngineError(Declaration):
+    """How far logits may lie from those of the same network in torch fp32.
+
+    Measured on fixed images when the label was planned, rounded outward, and measured again by every actor, which
+    refuses to label where the error is more than twice as large or the agreement 5 points lower.
+    """
+
+    engine: str
+    """What computed: `torch bf16`, `onnxruntime`, `onnxruntime-int8`, ..."""
+    max_logit_error: float
+    """Largest absolute difference of any logit of any cell; a power of two."""
+    confident_agreement: float | None
+    """Share of the cells with p > 0.3 whose most probable class is the same; None where such cells are too few."""
+
+
 class LabelContract(Declaration):
     """One label: a group of columns that are read together. Equal contracts mean comparable labels."""
 
@@ -97,7 +134,15 @@ class LabelContract(Declaration):
     residual: Literal["logsumexp_of_the_rest"] | None = None
     quantiser: Quantiser | None = None
     ignore_index: int | None = None
+    """The id of pixels that carry no class."""
+    min_confidence: float | None = None
+    """Masks: a pixel whose most probable class is less probable has the ignore index."""
     geometry: Geometry | None = None
+    proof: Literal["mean_of_cells", "class_token"] | None = None
+    """Label maps: what was proven of the dense model (see `labelers.dense`). mean_of_cells: the mean of the logits
+    over all cells is the classifier's own answer; class_token: the classifier reads a token that is no cell."""
+    engine_error: EngineError | None = None
+    """None where the labels were computed by torch in fp32."""
 
     def column(self, suffix: str) -> Column:
         """The column `<name>_<suffix>`."""

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float16, Float32, Float64, Int32, Shaped, UInt16
 
 from ..errors import Refused, UsageError
 from .contract import Classes, Column, Geometry, LabelContract, Quantiser
+from .presence import check_presence, name_rows
 from .shard_file import dense
 
 SCORE_ERROR = 2.0**-11
@@ -176,25 +177,9 @@ def check_column(contract: LabelContract, table: pa.Table) -> list[str]:
         "height and width must be at least 1": np.minimum(maps.height, maps.width) < 1,
     }
     found = {what: _rows_with(fault) & maps.present for what, fault in faults.items()}
-    lines = [f"{contract.name}: {what}, broken in {_name_rows(bad, table)}" for what, bad in found.items() if bad.any()]
-    return lines + _check_presence(contract, table, maps.present)
-
-
-def _check_presence(contract: LabelContract, table: pa.Table, present: Bool[np.ndarray, " rows"]) -> list[str]:
-    columns = [table.column(column.name).is_valid().to_numpy() for column in contract.columns]
-    if "status" in table.column_names:
-        columns.append(np.asarray(table.column("status").to_pylist()) == "ok")
-    torn = np.logical_or.reduce([column != present for column in columns])
-    if not torn.any():
-        return []
-    return [f"{contract.name}: a row has all columns where its status is ok, else none: not {_name_rows(torn, table)}"]
+    lines = [f"{contract.name}: {what}, broken in {name_rows(bad, table)}" for what, bad in found.items() if bad.any()]
+    return lines + check_presence(contract, table, maps.present)
 
 
 def _rows_with(fault: Bool[np.ndarray, "rows ..."]) -> Bool[np.ndarray, " rows"]:
     return np.asarray(fault.reshape(len(fault), -1).any(axis=1)) if fault.size else np.zeros(len(fault), np.bool_)
-
-
-def _name_rows(bad: Bool[np.ndarray, " rows"], table: pa.Table) -> str:
-    first = int(np.flatnonzero(bad)[0])
-    name = f"row {first}" + (f" (key {table.column('key')[first].as_py()!r})" if "key" in table.column_names else "")
-    return f"{int(bad.sum())} of {len(bad)} rows, first in {name}"

@@ -20,12 +20,14 @@ from ..digests import SAMPLE_DIGEST_BYTES, Json, canonical_json
 from ..errors import Refused, StoreCorrupt, UsageError
 from ..reasons import Status
 from .contract import FORMAT_KEY, Column, LabelContract
+from .layout import arranged, restored
 
-FORMAT = 1
+FORMAT = 2
+"""1: dense columns as they are, without layouts; still read."""
 ROWS_PER_GROUP = 256
 GROUP_BYTES = 16 * 2**20
-LOOSE = ("string", "bytes", "|b1")
-"""Dtypes whose Arrow layout is not numpy's."""
+VARYING_BYTES = 2**18
+"""What a column of arrays of any size counts for in `rows_per_group`: a 512 x 512 mask."""
 ROW_FIELDS = (
     pa.field("key", pa.string(), nullable=False),
     pa.field("sample_digest", pa.binary(SAMPLE_DIGEST_BYTES)),
@@ -118,11 +120,11 @@ def label_columns(contract: LabelContract, labels: Mapping[str, np.ndarray | Seq
 
 def column_values(table: pa.Table, column: Column) -> np.ndarray | list[Any]:
     """A label column without nulls, as `label_table` takes it: without a copy where it is dense."""
-    return table.column(column.name).to_pylist() if column.dtype in LOOSE else dense(table, column)
+    return table.column(column.name).to_pylist() if column.loose else dense(table, column)
 
 
 def _label_array(column: Column, ok: Bool[np.ndarray, " rows"], values: np.ndarray | Sequence[Any]) -> pa.Array:
-    if column.dtype in LOOSE[:2]:
+    if column.loose and column.dtype != "|b1":
         return _text_array(column, ok, values)
     stacked = np.asarray(values)
     expected = (int(ok.sum()), *column.shape)
@@ -131,7 +133,7 @@ def _label_array(column: Column, ok: Bool[np.ndarray, " rows"], values: np.ndarr
             f"label column {column.name!r} must be {column.dtype} {list(expected)} by its contract, "
             f"got {stacked.dtype.str} {list(stacked.shape)}; the labeler breaks its contract."
         )
-    return _text_array(column, ok, stacked.tolist()) if column.dtype in LOOSE else _dense_array(column, ok, stacked)
+    return _text_array(column, ok, stacked.tolist()) if column.loose else _dense_array(column, ok, stacked)
 
 
 def _text_array(column: Column, ok: Bool[np.ndarray, " rows"], values: np.ndarray | Sequence[Any]) -> pa.Array:
@@ -159,7 +161,13 @@ def rows_per_group(schema: pa.Schema) -> int:
     width: int = sum(field.type.bit_width // 8 for field in schema if pa.types.is_primitive(field.type)) + sum(
         field.type.byte_width for field in schema if pa.types.is_fixed_size_binary(field.type)
     )
+    width += VARYING_BYTES * sum(holds_arrays(field) for field in schema)
     return max(1, min(ROWS_PER_GROUP, GROUP_BYTES // width))
+
+
+def holds_arrays(field: pa.Field) -> bool:
+    """Of any size, in bytes."""
+    return bool(pa.types.is_large_binary(field.type))
 
 
 def encode_label_shard(table: pa.Table) -> bytes:
@@ -168,12 +176,14 @@ def encode_label_shard(table: pa.Table) -> bytes:
     words = [field.name for field in table.schema if field.type == pa.string() and field.name != "key"]
     columns: dict[str, Any] = {"use_dictionary": words, "write_statistics": ["key"]}
     pq.write_table(
-        table.combine_chunks(),
+        arranged(table.combine_chunks()),
         sink,
         row_group_size=rows_per_group(table.schema),
         compression="zstd",
         compression_level=3,
         write_page_checksum=True,
+        # Parquet looks at a page's size only so often: large arrays would make pages beyond what it can count.
+        write_batch_size=1 if any(holds_arrays(field) for field in table.schema) else None,
         store_schema=True,
         **columns,
     )
@@ -189,10 +199,11 @@ def decode_label_shard(source: bytes | str | Path, columns: Sequence[str] | None
     names = None if columns is None else list(columns)
     try:
         # Without threads: pyarrow 26 may abort the process at exit after a threaded read of a buffer.
-        return pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True, use_threads=False)
+        table = pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         what = "a label shard" if isinstance(source, bytes) else str(source)
         raise StoreCorrupt(f"{what} does not read as the Parquet file that was written: {error}") from error
+    return restored(table)
 
 
 def dense(table: pa.Table, column: Column) -> Shaped[np.ndarray, "rows ..."]:

@@ -5,7 +5,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from ..digests import Json
 from ..errors import BadSample, BadShard, ObjectMissing, StoreCorrupt, UnknownName
-from ..labels import label_map
+from ..labels import label_map, mask
 from ..labels.contract import Column, LabelContract
 from ..labels.shard_file import decode_label_shard
 from ..reasons import Status
@@ -26,7 +26,10 @@ from .tags import read_tag, tag_names, write_tag
 from .versions import Counts, Version, read_history, read_marker, read_version, version_numbers
 
 ROW_COLUMNS = ("key", "sample_digest", "status", "reason")
-DECODERS = {"label_map": label_map.decode_row}
+DECODERS: Mapping[str, Callable[[LabelContract, Mapping[str, Any]], Any]] = {
+    "label_map": label_map.decode_row,
+    "mask": mask.decode_row,
+}
 
 
 class Release:
@@ -102,7 +105,7 @@ class Release:
         return table
 
     def get(self, shard: str, key: str) -> dict[str, Any]:
-        """One sample's labels, decoded: label name -> LabelMap (kind label_map), else its columns by name.
+        """One sample's labels, decoded: label name -> LabelMap or Mask by its kind, else its columns by name.
 
         Raises UnknownName for a key that the shard does not hold, BadSample with status and reason for a row that was
         filtered or could not be labelled.

@@ -98,15 +98,16 @@ def hidden_file(folder: Path, data: bytes) -> Iterator[Path]:
         hidden.unlink(missing_ok=True)
 
 
-def open_new(path: Path, attempts: int = 5) -> int:
-    """A descriptor of a new file; its folder is made where it is missing, even if a deleter just removed it."""
-    for attempt in range(attempts):
+def open_new(path: Path, attempts: int = 50) -> int:
+    """A descriptor of a new file; its folders are made where they are missing, even if a deleter just removed them."""
+    for left in reversed(range(attempts)):
         try:
+            if not path.parent.is_dir():
+                make_folders(path.parent)
             return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileNotFoundError:
-            if attempt == attempts - 1:
+            if not left:
                 raise
-        make_folders(path.parent)
     raise AssertionError("attempts must be at least 1")
 
 

@@ -1,1 +1,5 @@
-"""Testing: the kit for people who write operators and stores: real servers and faulty stores."""
+"""Testing: the kit for people who write operators and stores: the rules of a labeler, real servers, faulty stores."""
+
+from .check import RuleBroken, check_labeler
+
+__all__ = ["RuleBroken", "check_labeler"]
