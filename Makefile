@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | clean. Each builds what it needs in .venv; PYTHON chooses the interpreter.
+# make demo | test | lint | bench | fuzz | clean. Each builds what it needs in .venv; PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,13 +7,16 @@ PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench chaos fuzz fuzz-tar clean
 
 help:
 	@echo "make demo   label real photographs with real weights on this machine (about 3 minutes)"
 	@echo "make test   every test (about 15 minutes on 2 cores); make test ARGS='-k tar' for some"
 	@echo "make lint   ruff, mypy, pyright"
 	@echo "make bench  what the README's figures were measured with"
+	@echo "make chaos  RUNS=50: runs on a three-node cluster while its processes are killed at random"
+	@echo "make fuzz   SEEDS=10000: as many simulated histories of several runs on one failing store"
+	@echo "make fuzz-tar   the tar parser under a coverage-guided fuzzer (SECONDS=600)"
 	@echo "make clean  remove the demo's files, caches and .venv"
 
 demo: $(VENV)/.run
@@ -31,8 +34,21 @@ lint: $(VENV)/.lint $(VENV)/.test
 bench: $(VENV)/.test
 	@$(BIN)/python tests/bench/run.py $(ARGS)
 
+chaos: $(VENV)/.test
+	@PYTHONPATH=operators:. $(BIN)/python tests/chaos/chaos.py --runs $(or $(RUNS),50) --seed $(or $(SEED),0)
+
+SEEDS ?= 1000
+FIRST ?= 0
+fuzz: $(VENV)/.test
+	@PYTHONPATH=operators $(BIN)/python -m relabel.testing.fuzz --seeds $(SEEDS) --first $(FIRST)
+
+fuzz-tar: $(VENV)/.test
+	@$(PIP) atheris
+	@mkdir -p .fuzz && PYTHONPATH=operators:tests/hostile nice $(BIN)/python tests/hostile/fuzz_tar.py .fuzz \
+		-max_total_time=$(or $(SECONDS),600) -max_len=8192 -rss_limit_mb=2500 -artifact_prefix=.fuzz/
+
 clean:
-	rm -rf $(VENV) build dist demo .hypothesis .mypy_cache .pytest_cache .ruff_cache operators/*.egg-info *.egg-info
+	rm -rf $(VENV) build dist demo .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache operators/*.egg-info *.egg-info
 	find operators pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -1,6 +1,7 @@
 """Agreement: how far two labels of one image say the same. Classes are matched by id in one class map, else by name."""
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from jaxtyping import Int64
 
 from relabel.labels.contract import Classes
 
-from .preview import percent, short_name
+from .drawing import percent, short_name
 from .readings import NOTHING, Classified, name_of
 
 
@@ -24,15 +25,19 @@ class Correspondence:
     same_classes: bool
     """One class map: ids are compared."""
 
+    @functools.cached_property
+    def num_shared(self) -> int:
+        """Classes that are in both."""
+        return len(np.intersect1d(self.first, self.second))
+
     @property
     def note(self) -> str:
         """What is compared, for people."""
         if self.same_classes:
             return f"one class map of {len(self.names)} classes"
-        both = np.intersect1d(self.first, self.second)
         return (
             f"different class maps ({len(self.first)} and {len(self.second)} classes): compared by name, "
-            f"{len(both)} names are in both"
+            f"{self.num_shared} names are in both"
         )
 
 
@@ -59,10 +64,10 @@ def canonical(name: str) -> str:
 
 def by_common_ids(found: Classified, ids: Int64[np.ndarray, " classes"], num_common: int) -> Classified:
     """The same with common ids for the label's own."""
-    return Classified(
+    return dataclasses.replace(
+        found,
         masses=np.bincount(ids, found.masses, minlength=num_common),
         cells=np.where(found.cells == NOTHING, NOTHING, ids[np.maximum(found.cells, 0)]),
-        strength=found.strength,
     )
 
 

@@ -1,6 +1,7 @@
 """Commands: what each word of the command line does; text for people, JSON for programs."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -249,14 +250,15 @@ def demo_command(options: argparse.Namespace) -> int:
 
 
 def try_command(options: argparse.Namespace) -> int:
-    from .telling import tell_trial
-    from .trial import settle_allocator
+    from .in_process import settle_allocator
+    from .reports import tell_trial
     from .trying import try_recipe
 
     settle_allocator()
-    tried = try_recipe(
-        options.recipe, options.overrides, limit=options.limit, where=options.conditions, out=options.out
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # what an operator of the user's own prints
+        tried = try_recipe(
+            options.recipe, options.overrides, limit=options.limit, where=options.conditions, out=options.out
+        )
     if options.json:
         emit(tried.to_json())
     else:
@@ -266,14 +268,15 @@ def try_command(options: argparse.Namespace) -> int:
 
 def compare_command(options: argparse.Namespace) -> int:
     from .comparing import compare
-    from .telling import tell_comparison
-    from .trial import settle_allocator
+    from .in_process import settle_allocator
+    from .reports import tell_comparison
 
     settle_allocator()
-    comparison = compare(
-        options.recipe, options.other, options.overrides, options.other_overrides,
-        limit=options.limit, where=options.conditions, out=options.out,
-    )  # fmt: skip
+    with contextlib.redirect_stdout(sys.stderr):
+        comparison = compare(
+            options.recipe, options.other, options.overrides, options.other_overrides,
+            limit=options.limit, where=options.conditions, out=options.out,
+        )  # fmt: skip
     if options.json:
         emit(comparison.to_json())
     else:

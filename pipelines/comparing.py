@@ -23,17 +23,17 @@ from .agreement import (
     mean_agreement,
     old_class,
 )
+from .clock import Clock
 from .gallery import old_label
+from .in_process import Trial, label_samples
 from .job import Job
 from .loading import load, lock_path
-from .parts import Clock
 from .photos import photo
 from .plan import differences, make_job
 from .readings import Classified, Reading, read
 from .recipe import Recipe
 from .sampling import Found, Sampling, parse_condition, take
 from .side_by_side import Pair, render
-from .trial import Trial, label_samples
 from .trying import MOST_DRAWN, check_place, evenly, narrowed, with_source
 
 MOST_TOLD = 3
@@ -82,13 +82,16 @@ class Compared:
     classified: tuple[Classified, Classified] | None
     """By common ids; None where a side has no classes here."""
     cells: CellAgreement | None
+    """None also where the two share no class."""
     old_class: int | None
     """By common id, where the old label is one of the classes."""
 
     @property
     def same_best(self) -> bool | None:
         """Whether the whole image has one class."""
-        return None if self.classified is None else self.classified[0].best == self.classified[1].best
+        if self.classified is None or self.cells is None:
+            return None
+        return self.classified[0].best == self.classified[1].best
 
     def to_json(self) -> dict[str, Json]:
         first, second = self.readings
@@ -160,7 +163,7 @@ class Comparison:
             "differences": list(self.differences),
             "notes": list(self.notes),
             "agreement": self.agreement(),
-            "cost_ratio": round(self.cost_ratio, 3),
+            "cost_ratio": float(f"{self.cost_ratio:.3g}"),
             "samples": [each.to_json() for each in self.samples],
             "bad_shards": {name: str(error) for name, error in self.sampling.bad_shards},
             "picture": str(self.picture) if self.picture else None,
@@ -243,7 +246,7 @@ def compare_sample(
         old_label=old,
         readings=pair,
         classified=shared,
-        cells=cell_agreement(*shared) if shared else None,
+        cells=cell_agreement(*shared) if shared and classes and classes.num_shared else None,
         old_class=old_class(old_label(sampling.source, found.sample, ()), classes) if classes else None,
     )
 
@@ -262,8 +265,10 @@ def shared_classes(
 def tell_apart(a: Job, b: Job) -> list[str]:
     """What differs between the two first labelers: parameters as written, then what was found of the weights."""
     one, other = a.labelers[0], b.labelers[0]
+    if one.name != other.name:
+        return [f"operator: {one.name} -> {other.name}"]
     written = differences(one.parameters.model_dump(mode="json"), other.parameters.model_dump(mode="json"))
-    found = differences({"operator": one.name, **one.identity()}, {"operator": other.name, **other.identity()})
+    found = differences(one.identity(), other.identity())
     return written + [line for line in found if not line.startswith("parameters.")]
 
 
@@ -321,10 +326,15 @@ def summary(samples: Sequence[Compared], a: Side, b: Side) -> str:
     best = [each.same_best for each in samples if each.same_best is not None]
     cells = mean_agreement([each.cells for each in samples if each.cells is not None])
     first, second = a.trial.label_seconds, b.trial.label_seconds
+    unit = "pixels" if a.contract.kind == b.contract.kind == "mask" else "cells"
+    agreement = (
+        "A and B have no class in common"
+        if cells is None
+        else f"A and B agree on {sum(best)} of {len(best)} whole images and on {cells} of the {unit}"
+    )
     return (
-        f"A and B agree on {sum(best)} of {len(best)} whole images"
-        + ("" if cells is None else f" and on {cells} of the cells")
-        + f".  Time per image: A {1000 * first:.0f} ms, B {1000 * second:.0f} ms, {second / first:.2f} times as long."
+        f"{agreement}.  Time per image: A {1000 * first:.1f} ms, B {1000 * second:.1f} ms, {second / first:.2g} times "
+        "as long."
     )
 
 

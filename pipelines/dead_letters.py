@@ -3,39 +3,52 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from relabel.errors import BadSample, DeviceFailed, RelabelError
+from relabel.errors import BadSample, DeviceFailed, DeviceFull, RelabelError
+from relabel.labelers.failures import described
 from relabel.reasons import Reason
+from relabel.redaction import redacted
 
 Result = TypeVar("Result")
 
 DETAIL_CHARACTERS = 500
 
 
-def attempt(work: Callable[[], Result]) -> Result | BadSample:
-    """What `work` returns, or why it cannot.
+def attempt(work: Callable[[], Result], module: str = "") -> Result | BadSample:
+    """What `work` returns, or why it cannot; with the line of `module` (an operator of the user's own) that raised.
+
+    An operator that would leave the process (SystemExit) has raised, too.
 
     relabel's own errors other than BadSample (the store, the recipe, a broken contract), a failing device and a full
-    memory are nobody's sample: they pass through and stop the run.
+    memory are nobody's sample: they pass through.
     """
     try:
         return work()
     except BadSample as error:
         return error
-    except (RelabelError, MemoryError):
+    except RelabelError:
         raise
-    except Exception as error:
-        if is_device_failure(error):
-            raise DeviceFailed(
-                f"the device failed: {str(error).partition(chr(10))[0]} Lower resources.compute_batch if it is out of "
-                "memory; finished shards are kept, run again to go on."
+    except (Exception, SystemExit) as error:
+        first = str(error).partition("\n")[0]
+        if is_out_of_memory(error):
+            raise DeviceFull(
+                f"out of memory: {first or 'MemoryError'} Lower resources.compute_batch or part_rows; finished shards "
+                "are kept, run again to go on."
             ) from error
-        detail = f"{type(error).__name__}: {error}"
+        if is_device_failure(error):
+            raise DeviceFailed(f"the accelerator failed: {first}") from error
+        detail = redacted(described(error, module))  # before it is cut: half a secret is not found
         return BadSample(Reason.OPERATOR_ERROR, detail[:DETAIL_CHARACTERS])
 
 
-def is_device_failure(error: Exception) -> bool:
-    """Whether torch says that the accelerator, not the sample, is at fault; without importing torch."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return bool(names & {"OutOfMemoryError", "AcceleratorError"}) or (
-        isinstance(error, RuntimeError) and "CUDA error" in str(error)
-    )
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of the device or of the machine; without importing torch."""
+    return isinstance(error, MemoryError) or "OutOfMemoryError" in names_of(error)
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Whether torch says that the accelerator is at fault, and every later call will fail; without importing torch."""
+    return "AcceleratorError" in names_of(error) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+
+
+def names_of(error: BaseException) -> set[str]:
+    return {cls.__name__ for cls in type(error).__mro__}

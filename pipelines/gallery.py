@@ -4,30 +4,34 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from relabel.errors import BadShard, UsageError
-from relabel.labelers.images import decode_image
 from relabel.labels.label_map import LabelMap
+from relabel.labels.mask import Mask
 from relabel.reasons import Status
 from relabel.releases.release import Release
 from relabel.shards.shard import Sample, Shard
-from relabel.shards.source import SourceConfig, open_source, pick
+from relabel.shards.source import SourceConfig, open_source
 
-from .preview import PreviewSample, render
+from .drawing import PreviewSample
+from .photos import photo
+from .preview import KINDS, drawable, render
 
 
 def preview(release: Release, out: str | Path, count: int) -> list[str]:
     """Draws `count` samples of a release as a PNG; returns their keys. The media are read from the release's source."""
     if not Path(out).absolute().parent.is_dir() or Path(out).is_dir():
         raise UsageError(f"--out expects a file in a folder that exists, got {str(out)!r}.")
-    label = next((name for name, contract in release.labels.items() if contract.kind == "label_map"), None)
+    label = drawable(release.labels)
     if label is None:
-        raise UsageError(f"preview draws label maps; this release has {', '.join(release.labels)}.")
+        found = ", ".join(f"{name} ({contract.kind})" for name, contract in release.labels.items())
+        raise UsageError(f"preview draws labels of the kinds {', '.join(KINDS)}; this release has {found}.")
     samples = list(gather(release, label, count))
-    render([sample for _, sample in samples], Path(out))
-    return [key for key, _ in samples]
+    render(samples, Path(out), release.labels[label].kind)
+    return [sample.title for sample in samples]
 
 
-def gather(release: Release, label: str, count: int) -> Iterator[tuple[str, PreviewSample]]:
-    """(key, sample) of about `count` labelled samples, spread evenly over the shards."""
+def gather(release: Release, label: str, count: int) -> Iterator[PreviewSample]:
+    """About `count` labelled samples, spread evenly over the shards."""
+    class_names = release.version.labels[label].class_names
     config = SourceConfig.model_validate(release.recipe["source"])
     source = open_source(config)
     shards = {shard.name: shard for shard in source.shards()}
@@ -36,7 +40,7 @@ def gather(release: Release, label: str, count: int) -> Iterator[tuple[str, Prev
         keys = chosen(release, name, share)
         for sample in find(config, shards[name], keys):
             value = release.get(name, sample.key)[label]
-            yield sample.key, preview_sample(release, config, label, sample, value)
+            yield preview_sample(config, sample, value, class_names, old_label(config, sample, class_names))
 
 
 def shares(names: Sequence[str], count: int) -> list[tuple[str, int]]:
@@ -61,16 +65,15 @@ def find(config: SourceConfig, shard: Shard, keys: set[str]) -> Iterator[Sample]
 
 
 def preview_sample(
-    release: Release, config: SourceConfig, label: str, sample: Sample, value: LabelMap
+    config: SourceConfig, sample: Sample, value: LabelMap | Mask, class_names: Sequence[str], old: str | None
 ) -> PreviewSample:
-    names = release.version.labels[label].class_names
-    media = pick(config, sample, "image")
-    assert isinstance(media, bytes)
+    """One row; classes without names are called by their numbers."""
+    count = value.num_classes if isinstance(value, Mask) else value.classes
     return PreviewSample(
-        image=decode_image(media),
-        label_map=value,
-        class_names=names or [f"class {index}" for index in range(value.classes)],
-        old_label=old_label(config, sample, names),
+        image=photo(config, sample),
+        label=value,
+        class_names=class_names or [f"class {index}" for index in range(count)],
+        old_label=old,
         title=sample.key,
     )
 

@@ -12,9 +12,14 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
+from relabel.reasons import Reason
+
+from .cluster import Pool
 from .job import Job, ShardTask
 from .labelling import LabelStage
-from .parts import read_parts
+from .ledger import Ledger, Unit, Verdict
+from .reading import read_parts
+from .watchdog import Watchdog
 from .writing import write_parts
 
 TARGET_BLOCK_BYTES = 32 << 20
@@ -22,11 +27,33 @@ MAX_READ_TASKS = 4_000
 WRITER_CPUS = 0.25
 
 
+class RemoteLedger:
+    """The run's ledger from a worker: an actor that nothing restarts but its own node's end."""
+
+    def __init__(self) -> None:
+        make: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger)
+        self._actor = make.remote()
+
+    def begin(self, unit: Unit) -> Verdict:
+        verdict: Verdict = ray.get(self._actor.begin.remote(unit))
+        return verdict
+
+    def at(self, unit: Unit, sample: int) -> None:
+        ray.get(self._actor.at.remote(unit, sample))
+
+    def failing(self, unit: Unit, reason: Reason) -> None:
+        ray.get(self._actor.failing.remote(unit, reason))
+
+    def end(self, unit: Unit) -> None:
+        """Nobody waits: if the word is lost with this process, the unit is done again, carefully."""
+        self._actor.end.remote(unit)
+
+
 class ShardDatasource(Datasource):
     """A job's shards as streaming read tasks; where there are very many, one task reads several in turn."""
 
-    def __init__(self, job: Job, tasks: Sequence[ShardTask]) -> None:
-        self._job = job
+    def __init__(self, job: Job, tasks: Sequence[ShardTask], ledger: RemoteLedger) -> None:
+        self._job, self._ledger = job, ledger
         self._groups = group(tasks, MAX_READ_TASKS)
 
     def __len__(self) -> int:
@@ -39,26 +66,28 @@ class ShardDatasource(Datasource):
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
         job = ray.put(self._job)
-        return [ReadTask(ReadShards(job, tasks), _metadata(tasks)) for tasks in self._groups]
+        return [ReadTask(ReadShards(job, tasks, self._ledger), _metadata(tasks)) for tasks in self._groups]
 
 
 class ReadShards:
     """Reads its shards one after the other; a replay yields the same tables."""
 
-    def __init__(self, job: "ray.ObjectRef[Job]", tasks: Sequence[ShardTask]) -> None:
-        self._job, self._tasks = job, tasks
+    def __init__(self, job: "ray.ObjectRef[Job]", tasks: Sequence[ShardTask], ledger: RemoteLedger) -> None:
+        self._job, self._tasks, self._ledger = job, tasks, ledger
 
     def __call__(self) -> Iterable[pa.Table]:
         job = ray.get(self._job)
-        for task in self._tasks:
-            yield from read_parts(job, task)
+        with contextlib.closing(Watchdog(job.recipe.resources.call_seconds, self._ledger)) as watchdog:
+            for task in self._tasks:
+                yield from read_parts(job, task, self._ledger, watchdog)
 
 
 class LabelActor(LabelStage):
     """A label stage on the GPU that Ray lends to this actor, else on the CPU."""
 
-    def __init__(self, job: Job, index: int) -> None:
-        super().__init__(job, index, "cuda" if ray.get_gpu_ids() else "cpu")
+    def __init__(self, job: Job, index: int, ledger: RemoteLedger) -> None:
+        watchdog = Watchdog(job.recipe.resources.call_seconds, ledger)
+        super().__init__(job, index, "cuda" if ray.get_gpu_ids() else "cpu", ledger, watchdog)
 
 
 def group(tasks: Sequence[ShardTask], most: int) -> list[Sequence[ShardTask]]:
@@ -71,22 +100,23 @@ def _metadata(tasks: Sequence[ShardTask]) -> BlockMetadata:
     return BlockMetadata(num_rows=None, size_bytes=sum(task.shard.size for task in tasks), exec_stats=None)
 
 
-def build(job: Job, tasks: Sequence[ShardTask], actors: int, gpus: float) -> Dataset:
+def build(job: Job, tasks: Sequence[ShardTask], pool: Pool) -> Dataset:
     """The lazy graph of a job: one event per part that was labelled and written."""
     configure()
     resources = job.recipe.resources
-    source = ShardDatasource(job, tasks)
+    ledger = RemoteLedger()
+    source = ShardDatasource(job, tasks, ledger)
     parts = ray.data.read_datasource(source, override_num_blocks=len(source), concurrency=resources.readers, num_cpus=1)
     for index in range(len(job.labelers)):
         parts = parts.map_batches(
             LabelActor,
             # By value: an actor that restarts must not depend on an object that its driver may have lost.
-            fn_constructor_args=(job, index),
+            fn_constructor_args=(job, index, ledger),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=actors, max_concurrent_calls_per_actor=2),
-            num_gpus=gpus or None,
-            num_cpus=0 if gpus else resources.threads,
+            compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most, max_concurrent_calls_per_actor=2),
+            num_gpus=pool.gpus or None,
+            num_cpus=0 if pool.gpus else resources.threads,
         )
     write: Any = write_parts  # Ray's types know no extra arguments
     written: Dataset = parts.map_batches(

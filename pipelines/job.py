@@ -6,7 +6,7 @@ from typing import Any
 
 from relabel.digests import Json, digest
 from relabel.labelers.labeler import Labeler
-from relabel.labelers.provenance import root_module
+from relabel.labelers.provenance import definers, root_module
 from relabel.releases.versions import LabelIdentity
 from relabel.shards.shard import Shard
 from relabel.shards.source import SourceConfig, selection
@@ -14,6 +14,11 @@ from relabel.storage.objects import ObjectStore
 from relabel.storage.opening import open_store
 
 from .recipe import Recipe
+
+
+def own_module(labeler: Labeler[Any]) -> str:
+    """The module of an operator of the user's own; empty for relabel's."""
+    return "" if labeler.source is None else type(labeler).__module__
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,7 +81,8 @@ class Job:
     @property
     def plugins(self) -> tuple[str, ...]:
         """Modules and packages that define operators of the user's own: workers need them."""
-        return tuple(dict.fromkeys(root_module(type(own).__module__).__name__ for own in self.own_labelers))
+        classes = [cls for own in self.own_labelers for cls in definers(type(own))]
+        return tuple(dict.fromkeys(root_module(cls.__module__).__name__ for cls in classes))
 
     def describe_labels(self) -> dict[str, LabelIdentity]:
         """What the release says of each label."""

@@ -1,9 +1,10 @@
 """Labelling: the model actor. One part in, the same part out with one more label; a bad sample costs one sample.
 
-Every call of the labeler has exactly `compute_batch` rows (the last one is padded by repeating its last row), so that
-a sample's label depends neither on its neighbours nor on how many there are.
+Every call of the labeler has a multiple of `compute_batch` rows (the last one is padded by repeating its last row), so
+that a sample's label depends neither on its neighbours nor on how many there are.
 """
 
+import contextlib
 import copy
 import time
 from collections.abc import Iterator, Sequence
@@ -12,48 +13,62 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from relabel.errors import BadSample, RelabelError
+from relabel.errors import BadSample, DeviceFailed, DeviceFull, RelabelError
+from relabel.labelers.failures import calling
 from relabel.labelers.labeler import Batch
 from relabel.labelers.packing import unpack
 from relabel.labels.contract import LabelContract
-from relabel.labels.shard_file import label_columns
-from relabel.reasons import Status
+from relabel.labels.shard_file import check_columns, label_columns
+from relabel.reasons import Reason, Status
 
 from .dead_letters import attempt
-from .job import Job
+from .job import Job, own_module
+from .ledger import Keeper, Ledger, Unit, Verdict
+from .memory import CallSize, release_memory
 from .parts import ROWS_SCHEMA, Header, cell, contents, from_ipc, to_ipc
+from .watchdog import Watchdog, leave
 
 
 class LabelStage:
-    """One labeler of a job on one device ("cpu", "cuda"); built once per actor."""
+    """One labeler of a job on one device ("cpu", "cuda"); built once per actor.
 
-    def __init__(self, job: Job, index: int, device: str) -> None:
+    In a worker it has a watchdog, and where the device fails the process ends; elsewhere DeviceFailed is raised.
+    """
+
+    def __init__(
+        self, job: Job, index: int, device: str, ledger: Keeper | None = None, watchdog: Watchdog | None = None
+    ) -> None:
+        self.ledger, self.watchdog = ledger or Ledger(), watchdog
         self.compute_batch = job.recipe.resources.compute_batch
+        self.size = CallSize(self.compute_batch, job.labelers[index].max_batches)
         self.labeler = copy.copy(job.labelers[index])
         self.labeler.compute_batch = self.compute_batch
         self.labeler.threads = job.recipe.resources.threads
         self.refusal: RelabelError | None = None
         try:
-            self.labeler.load(device)
+            with calling(type(self.labeler), "load"):
+                self.labeler.load(device)
+                self.contract = self.labeler.writes()
+                self.numerics = self.labeler.numerics()
         except RelabelError as error:
             self.refusal = error  # raised by the first call: of an actor that dies at birth Ray tells no cause
-            return
-        self.contract = self.labeler.writes()
-        self.numerics = self.labeler.numerics()
 
     def __call__(self, parts: pa.Table) -> pa.Table:
-        """Labels every part (row) of the table; raises what `load` refused."""
-        if self.refusal is not None:
-            raise self.refusal
+        """Labels every part (row) of the table."""
         return pa.concat_tables([self.label_part(parts.slice(row, 1)) for row in range(len(parts))])
 
     def label_part(self, part: pa.Table) -> pa.Table:
+        """Raises what `load` refused."""
+        if self.refusal is not None:
+            raise self.refusal
         begun = time.perf_counter()
         label = self.labeler.label
         header = Header.from_json(part["header"][0].as_py())
         rows = from_ipc(contents(part["rows"]))
         batch = unpack(contents(part[f"prepared_{label}"]))
-        table, failures = self.label_batch(batch, pc.sum(rows["prepared"]).as_py() or 0)
+        unit = (label, header.token, header.start)
+        with self.guarded(unit) as verdict:
+            table, failures = self.label_batch(batch, pc.sum(rows["prepared"]).as_py() or 0, unit, verdict)
         if failures:
             rows = with_failures(rows, failures)
         header.numerics[label] = self.numerics
@@ -65,28 +80,66 @@ class LabelStage:
             .append_column(f"labels_{label}", cell(to_ipc(table)))
         )
 
-    def label_batch(self, batch: Batch, count: int) -> tuple[pa.Table, dict[int, BadSample]]:
+    @contextlib.contextmanager
+    def guarded(self, unit: Unit) -> Iterator[Verdict]:
+        """Work on one part, known to the ledger and the watchdog from its first call to its last."""
+        verdict = self.ledger.begin(unit)
+        verdict.require()
+        try:
+            with self.watchdog.watching(unit) if self.watchdog else contextlib.nullcontext():
+                yield verdict
+        except DeviceFull:
+            raise
+        except DeviceFailed as error:
+            if self.watchdog is None:
+                raise
+            self.ledger.failing(unit, Reason.DEVICE_FAILED)
+            leave(str(error))
+        self.ledger.end(unit)
+
+    def label_batch(
+        self, batch: Batch, count: int, unit: Unit, verdict: Verdict
+    ) -> tuple[pa.Table, dict[int, BadSample]]:
         """One row of label columns per prepared sample (null where it failed), and the failures by position."""
+        failures = verdict.letters()
         good: list[int] = []
         tables: list[pa.Table] = []
-        failures: dict[int, BadSample] = {}
-        for start in range(0, count, self.compute_batch):
-            positions = range(start, min(start + self.compute_batch, count))
-            for labelled, outcome in self.label_rows(batch, positions):
-                if isinstance(outcome, BadSample):
-                    failures[labelled[0]] = outcome
-                else:
-                    good.extend(labelled)
-                    tables.append(outcome)
+        for labelled, outcome in self.outcomes(batch, verdict.order(count), unit, verdict.careful):
+            if isinstance(outcome, BadSample):
+                failures[labelled[0]] = outcome
+            else:
+                good.extend(labelled)
+                tables.append(outcome)
         table = pa.concat_tables(tables) if tables else empty_columns(self.contract)
-        if failures:
+        if good != list(range(count)):
             place = {position: index for index, position in enumerate(good)}
             table = table.take(pa.array([place.get(position) for position in range(count)], pa.int64()))
         return table.combine_chunks(), failures
 
+    def outcomes(
+        self, batch: Batch, rest: list[int], unit: Unit, careful: bool
+    ) -> Iterator[tuple[range, pa.Table | BadSample]]:
+        """Labels these rows, which follow each other unless `careful`, in calls of as many as memory holds."""
+        while rest:
+            if careful:
+                self.ledger.at(unit, rest[0])
+            positions = range(rest[0], rest[0] + (1 if careful else min(self.size.rows, len(rest))))
+            try:
+                found = list(self.label_rows(batch, positions))
+            except DeviceFull as error:
+                self.size.full(error)
+            else:
+                self.size.fits()
+                yield from found
+                rest = rest[len(positions) :]
+                continue
+            release_memory()  # here, because the error holds what the call had made
+
     def label_rows(self, batch: Batch, positions: range) -> Iterator[tuple[range, pa.Table | BadSample]]:
         """Labels these rows by one call; where it raises, by halves, down to the rows that are to blame."""
-        outcome = attempt(lambda: self.call(batch, positions))
+        if self.watchdog:
+            self.watchdog.beat()
+        outcome = attempt(lambda: self.call(batch, positions), own_module(self.labeler))
         if isinstance(outcome, BadSample) and len(positions) > 1:
             middle = len(positions) // 2
             yield from self.label_rows(batch, positions[:middle])
@@ -95,10 +148,12 @@ class LabelStage:
             yield positions, outcome
 
     def call(self, batch: Batch, positions: range) -> pa.Table:
-        """One call of the labeler, padded to the compute batch, its output checked against the contract."""
-        padding = self.compute_batch - len(positions)
+        """One call of the labeler, padded to whole compute batches, its output checked against the contract."""
+        padding = -len(positions) % self.compute_batch
         padded = {name: pad(values[positions.start : positions.stop], padding) for name, values in batch.items()}
-        return label_columns(self.contract, self.labeler(padded), self.compute_batch).slice(0, len(positions))
+        labels = self.labeler(padded)
+        check_columns(self.contract, labels)
+        return label_columns(self.contract, labels, len(positions) + padding).slice(0, len(positions))
 
 
 def empty_columns(contract: LabelContract) -> pa.Table:
@@ -110,7 +165,9 @@ def pad(values: np.ndarray | Sequence[np.ndarray], count: int) -> np.ndarray | S
     if not count:
         return values
     if isinstance(values, np.ndarray):
-        return np.concatenate([values, np.repeat(values[-1:], count, axis=0)])
+        padded = np.concatenate([values, np.repeat(values[-1:], count, axis=0)])
+        padded.flags.writeable = False  # as rows that were not padded are
+        return padded
     return [*values, *[values[-1]] * count]
 
 

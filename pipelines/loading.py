@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from relabel.digests import Json
@@ -17,9 +16,12 @@ from relabel.errors import UnknownName, UsageError
 from relabel.labelers import registry
 from relabel.labelers.plugins import load_plugin
 
+from .plain_yaml import parse_yaml
 from .recipe import Recipe
 
 SHIPPED = Path(__file__).parent / "recipes"
+MAX_SHOWN = 200
+"""Characters of a wrong value that a message repeats."""
 
 
 def load(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
@@ -54,8 +56,11 @@ def load(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[st
 def find(recipe: str | Path) -> Path:
     """The file that `recipe` names: a path, or a shipped recipe by its bare name."""
     path = Path(recipe)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no recipe {shortened(str(recipe))}: {error}.") from None
     shipped = {file.stem: file for file in SHIPPED.glob("*.yaml")}
     if str(recipe) in shipped:
         return shipped[str(recipe)]
@@ -79,10 +84,7 @@ def lock_path(recipe: str | Path | Mapping[str, Any] | Recipe) -> Path | None:
 
 def parse(text: str, where: str) -> Any:
     """YAML by the safe loader: plain data, no Python objects."""
-    try:
-        fields = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where}: not valid YAML: {error}") from None
+    fields = parse_yaml(text, where)
     if not isinstance(fields, dict):
         raise UsageError(f"{where}: expected a mapping with source, steps and store, got {type(fields).__name__}.")
     return fields
@@ -98,10 +100,7 @@ def overridden(fields: Any, override: str) -> Any:
     path = name.split(".")
     if not equals or not all(path):
         raise UsageError(f"--set expects section.field=value, got {override!r}.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {override!r}: the value is not valid YAML: {error}") from None
+    value = parse_yaml(text, f"--set {override!r}")
     for section, field in (("source", "path"), ("store", "url")):
         if len(path) > 1 and isinstance(fields.get(section), str):
             fields = {**fields, section: {field: fields[section]}}
@@ -180,8 +179,13 @@ def _sentence(finding: Any, model: type[BaseModel]) -> str:
     message = re.sub(r"^Value error, ", "", finding["msg"])
     if finding["type"] == "tuple_type":
         message = "expected a list (`- label_map: {...}`)"
-    given = "" if isinstance(finding["input"], dict) else f", got {finding['input']!r}"
+    given = "" if isinstance(finding["input"], dict) else f", got {shortened(finding['input'])}"
     return f"{place!r}: {message}{given}"
+
+
+def shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _known_fields(model: type[BaseModel], place: Sequence[str | int]) -> set[str]:

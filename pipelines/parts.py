@@ -1,30 +1,26 @@
-"""Parts: one shard's samples read, checked and prepared on a CPU, cut into runs of consecutive rows.
+"""Parts: what travels through the graph: a run of consecutive rows of one shard, judged and prepared, as one table row.
 
-A part's boundaries are row numbers (0, part_rows, 2 part_rows, ...), never bytes or time, so that a resumed run finds
-the parts of a former one. Each part travels through the graph as one row of one table; what Ray does to blocks cannot
-mix it with another.
+What Ray does to blocks cannot mix a part with another.
 """
 
 import dataclasses
 import functools
-import hashlib
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from relabel.digests import Json, sample_digest, sha256
-from relabel.errors import BadSample, BadShard, RelabelError
+from relabel.errors import BadSample
 from relabel.labelers.labeler import Prepared
-from relabel.labelers.packing import pack
+from relabel.labelers.packing import check_prepared, pack
 from relabel.reasons import Reason, Status
-from relabel.shards.shard import Sample, ShardReading
-from relabel.shards.source import open_source, pick
+from relabel.shards.shard import Sample
+from relabel.shards.source import pick
 
-from .dead_letters import DETAIL_CHARACTERS, attempt
-from .job import Job, ShardTask
+from .dead_letters import attempt
+from .job import Job, own_module
 
 ROWS_SCHEMA = pa.schema(
     [
@@ -38,6 +34,10 @@ ROWS_SCHEMA = pa.schema(
 )
 """One row per sample of a part. `detail` goes to the dead-letter file; the rows that are `prepared` are, in order, the
 rows of the packed buffers and of the label cells, whatever became of them later."""
+
+
+Picked = Mapping[str, bytes | str]
+"""One sample's fields by the names that labelers need."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -93,61 +93,6 @@ class Row:
     """Per labeler; empty where the status is not ok."""
 
 
-def read_parts(job: Job, task: ShardTask) -> Iterator[pa.Table]:
-    """Every part of a shard that is still to be labelled, each a table of one row; the last one says so.
-
-    A shard that cannot be read to its end yields one last part that carries the problem.
-    """
-    shard = task.shard
-    part_rows = job.recipe.resources.part_rows
-    reading = open_source(job.source).read(shard)
-    rows: list[Row] = []
-    count = 0
-    identity = hashlib.sha256()
-    clock = Clock()
-    header = Header(shard.name, shard.size, shard.etag, shard.token, task.generation)
-
-    def cut() -> pa.Table:
-        """The rows so far as a part."""
-        header.rows, header.seconds = len(rows), clock.take()
-        return part_table(job, header, rows)
-
-    try:
-        for sample in well_formed(reading):
-            clock.lap("read")
-            if count and count % part_rows == 0:
-                if header.start not in task.finished_parts:
-                    yield cut()
-                    clock.restart()  # the time since then was the consumer's
-                rows, header.start = [], count
-            if header.start in task.finished_parts:
-                row = judge(job, sample)[0]
-            else:
-                row = prepare_row(job, sample)
-                rows.append(row)
-            identity.update(row_identity(row.key, row.sample_digest))
-            count += 1
-            clock.lap("prepare")
-        clock.lap("read")
-        header.total_rows, header.content_sha256 = count, reading.content_sha256
-        header.rows_sha256 = identity.hexdigest()
-    except BadShard as error:
-        rows = []
-        header.problem = (error.reason, error.detail)
-    header.last = True
-    yield cut()
-
-
-def well_formed(reading: ShardReading) -> Iterator[Sample]:
-    """The samples; whatever a parser stumbles over beyond what it foresees is the shard's fault, never the run's."""
-    try:
-        yield from reading
-    except RelabelError:
-        raise
-    except (ValueError, LookupError, ArithmeticError, RecursionError) as error:
-        raise BadShard(Reason.CORRUPT_SHARD, f"{type(error).__name__}: {error}"[:DETAIL_CHARACTERS]) from error
-
-
 def row_identity(key: str, digest: bytes | None) -> bytes:
     return f"{key}\n{(digest or b'').hex()}\n".encode()
 
@@ -157,38 +102,43 @@ def rows_digest(keys: Sequence[str], digests: Sequence[bytes | None]) -> str:
     return sha256(b"".join(map(row_identity, keys, digests)))
 
 
-def judge(job: Job, sample: Sample) -> tuple[Row, Mapping[str, bytes | str]]:
+def judge(job: Job, sample: Sample) -> tuple[Row, Picked]:
     """One sample judged by `where` and digested, nothing decoded; and, where ok, the fields that labelers read."""
     if "__bad_key__" in sample.fields:
         return Row(sample.key, None, Status.DEAD, Reason.BAD_KEY, "the key is not printable UTF-8"), {}
     admitted = attempt(lambda: job.source.where_admits(sample))
     if isinstance(admitted, BadSample):
-        return _dead(sample.key, None, admitted), {}
+        return dead(sample.key, None, admitted), {}
     if not admitted:
         return Row(sample.key, None, Status.FILTERED, Reason.WHERE, None), {}
     picked = attempt(lambda: {need: pick(job.source, sample, need) for need in job.needs})
     if isinstance(picked, BadSample):
-        return _dead(sample.key, None, picked), {}
+        return dead(sample.key, None, picked), {}
     media = b"".join(value.encode() if isinstance(value, str) else value for value in picked.values())
     return Row(sample.key, sample_digest(media), Status.OK, None, None), picked
 
 
 def prepare_row(job: Job, sample: Sample) -> Row:
     """One sample judged and, where it is ok, prepared for every labeler."""
-    row, picked = judge(job, sample)
+    return prepare_judged(job, *judge(job, sample))
+
+
+def prepare_judged(job: Job, row: Row, picked: Picked) -> Row:
+    """What `judge` found, prepared for every labeler where it is ok."""
     if row.status is not Status.OK:
         return row
     prepared: list[Prepared] = []
     for labeler in job.labelers:
         fields = {need: picked[need] for need in labeler.needs}
-        one = attempt(functools.partial(labeler.prepare, fields))
+        one = attempt(functools.partial(labeler.prepare, fields), own_module(labeler))
         if isinstance(one, BadSample):
-            return _dead(row.key, row.sample_digest, one)
+            return dead(row.key, row.sample_digest, one)
+        check_prepared(one)
         prepared.append(one)
     return dataclasses.replace(row, prepared=tuple(prepared))
 
 
-def _dead(key: str, digest: bytes | None, error: BadSample) -> Row:
+def dead(key: str, digest: bytes | None, error: BadSample) -> Row:
     return Row(key, digest, Status.DEAD, error.reason, error.detail)
 
 
@@ -242,23 +192,3 @@ def to_ipc(table: pa.Table) -> pa.Buffer:
 def from_ipc(data: pa.Buffer) -> pa.Table:
     with pa.ipc.open_stream(data) as reader:
         return reader.read_all()
-
-
-class Clock:
-    """Seconds by stage since the last `take`."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
-        self._last = now
-
-    def restart(self) -> None:
-        self._last = time.perf_counter()
-
-    def take(self) -> dict[str, float]:
-        taken, self._seconds = self._seconds, {}
-        return {stage: round(seconds, 6) for stage, seconds in taken.items()}

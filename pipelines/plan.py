@@ -12,8 +12,10 @@ from typing import Any
 from relabel.digests import Json
 from relabel.errors import BadShard, UsageError
 from relabel.labelers import registry
+from relabel.labelers.failures import calling
 from relabel.labelers.labeler import Labeler
 from relabel.labelers.lock import Lock
+from relabel.labels.contract import LabelContract
 from relabel.reasons import Reason, Status
 from relabel.releases.operators import require_source
 from relabel.releases.receipts import Receipt, Receipts
@@ -24,7 +26,7 @@ from relabel.shards.source import open_source
 from relabel.storage.objects import ObjectStore
 
 from .job import Job, Part, ShardTask
-from .recipe import Recipe
+from .recipe import Recipe, Step
 
 PART_NAME = re.compile(r"(\d{10})-(\d+)-[0-9a-f]{32}\.parquet$")
 
@@ -90,13 +92,39 @@ def new_run_id(name: str) -> str:
 def make_job(recipe: Recipe, lock: Path | Lock | None = None) -> Job:
     """The recipe's labelers with the facts of their weights (from the lock file where these are not at hand)."""
     cache = lock if isinstance(lock, Lock) else Lock(lock)
-    built: list[Labeler[Any]] = []
-    for step in recipe.steps:
-        cls = registry.labeler(step.operator)
-        labeler = cls(cls.Parameters.model_validate(step.parameters), step.label)
+    return Job(new_run_id(recipe.name), recipe, tuple(build(step, cache) for step in recipe.steps))
+
+
+def build(step: Step, cache: Lock) -> Labeler[Any]:
+    """A step's labeler with its facts; raises UsageError where its class leaves out what every labeler has."""
+    cls = registry.labeler(step.operator)
+    parameters = cls.Parameters.model_validate(step.parameters)
+    with calling(cls, "__init__"):
+        labeler = cls(parameters, step.label)
+    if not hasattr(labeler, "source"):
+        raise UsageError(
+            f"{cls.__name__}.__init__ must call super().__init__(parameters, label). Better leave __init__ out: "
+            "`load` is the place for what is built once per actor."
+        )
+    with calling(cls, "inspect"):
         labeler.facts = cache.facts(labeler)
-        built.append(labeler)
-    return Job(new_run_id(recipe.name), recipe, tuple(built))
+    with calling(cls, "writes"):
+        check_contract(labeler.writes(), cls, step.label)
+        labeler.fingerprint()
+    return labeler
+
+
+def check_contract(contract: Any, cls: type[Labeler[Any]], label: str) -> None:
+    if not isinstance(contract, LabelContract):
+        raise UsageError(
+            f"{cls.__name__}.writes must return a LabelContract (scores(...), classes(...) and text(...) make one), "
+            f"got {type(contract).__name__}."
+        )
+    if contract.name != label:
+        raise UsageError(
+            f"{cls.__name__}.writes must name its contract {label!r}, as the recipe names the label, got "
+            f"{contract.name!r}. Use self.label there."
+        )
 
 
 def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Plan:

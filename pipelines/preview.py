@@ -1,70 +1,45 @@
-"""Preview: one picture of a release, a row per sample: the photo, its label map, and the label read from it.
+"""Preview: one picture of a release, a row per sample: the photo, its label over it, and what the label says."""
 
-A class has one colour per row, by its rank in the whole map; a cell takes the colour of its most probable class and
-the opacity of that class's probability, so that what the teacher is unsure of stays grey.
-"""
-
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import matplotlib as mpl
-import numpy as np
-from jaxtyping import Float32, UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from relabel.errors import UsageError
-from relabel.labels.label_map import LabelMap
+from relabel.labels.contract import LabelContract
 
-NUM_LISTED = 5
-COLOURS = ("#e4572e", "#1f7a8c", "#f2a900", "#7b4fa3", "#4c9f50")
-INK, FAINT, RULE = "#1d2129", "#7a808a", "#e4e6ea"
-ROW_INCHES, WIDTH_INCHES, DPI = 2.55, 11.0, 150
-STYLE: dict[Any, Any] = {"font.family": "DejaVu Sans", "font.size": 10.0, "text.color": INK, "text.parse_math": False}
+from . import map_rows, mask_rows
+from .drawing import DPI, FAINT, PNG, STYLE, PreviewSample
 
-
-@dataclasses.dataclass(frozen=True)
-class PreviewSample:
-    """One row of the picture."""
-
-    image: UInt8[np.ndarray, "height width 3"]
-    """RGB, oriented as the label map is."""
-    label_map: LabelMap
-    class_names: Sequence[str]
-    old_label: str | None
-    """What the data set said; None where it said nothing."""
-    title: str
+ROW_INCHES, WIDTH_INCHES = 2.55, 11.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One line of a row's list: a class, its colour, and how much of the map is its."""
+class Kind(NamedTuple):
+    """How labels of one kind are drawn."""
 
-    name: str
-    colour: str
-    probability: float
-    """Mean over all cells."""
-    cells: float
-    """Fraction of the cells in which it is the most probable class."""
+    draw_rows: Callable[[Sequence[Sequence[Axes]], Sequence[PreviewSample]], None]
+    """Three panels per sample."""
+    note: str
+    """Below the picture: how to read it."""
 
 
-@dataclasses.dataclass(frozen=True)
-class View:
-    """What is drawn of one sample."""
-
-    sample: PreviewSample
-    entries: Sequence[Entry]
-    """Best first."""
-    cells: Float32[np.ndarray, "rows columns 4"]
-    """RGBA, to lay over the photo."""
+KINDS: Mapping[str, Kind] = {
+    "label_map": Kind(map_rows.draw_rows, map_rows.NOTE),
+    "mask": Kind(mask_rows.draw_rows, mask_rows.NOTE),
+}
+"""By the contract's kind."""
 
 
-def render(samples: Sequence[PreviewSample], out: Path) -> None:
+def drawable(contracts: Mapping[str, LabelContract]) -> str | None:
+    """The first label of a kind that can be drawn."""
+    return next((name for name, contract in contracts.items() if contract.kind in KINDS), None)
+
+
+def render(samples: Sequence[PreviewSample], out: Path, kind: str = "label_map") -> None:
     """Write a PNG of 1650 pixels' width; the same samples give the same picture."""
     if not samples:
         raise UsageError("a preview needs at least one labelled sample, got none; name other shards or keys.")
@@ -77,114 +52,7 @@ def render(samples: Sequence[PreviewSample], out: Path) -> None:
             len(samples), 3, width_ratios=(1, 1, 1.95), wspace=0.07, hspace=0.09,
             left=0.018, right=0.985, top=1 - header / height, bottom=footer / height,
         )  # fmt: skip
-        views = [view_of(sample) for sample in samples]
-        scale = max(view.entries[0].probability for view in views)
-        for row, view in enumerate(views):
-            panels = [figure.add_subplot(grid[row, column]) for column in range(3)]
-            draw_row(panels, view, scale)
-            if row == 0:
-                draw_heads(panels, view)
-        figure.text(
-            0.018, 0.16 / height,
-            "Each cell has the colour of its most probable class, the stronger the more probable; grey: unsure, or a "
-            "class not listed.",
-            color=FAINT, size=8.5,
-        )  # fmt: skip
-        figure.savefig(out, format="png", metadata={"Software": None})
-
-
-def view_of(sample: PreviewSample) -> View:
-    """Rank the classes by their mean probability, best first, and colour the cells by it."""
-    probabilities = sample.label_map.probabilities()
-    mean, winners = probabilities.mean((0, 1)), probabilities.argmax(-1)
-    best: list[int] = np.argsort(-mean, kind="stable")[:NUM_LISTED].tolist()
-    entries = [
-        Entry(short_name(sample.class_names[index]), colour, float(mean[index]), float((winners == index).mean()))
-        for index, colour in zip(best, COLOURS, strict=False)
-    ]
-    return View(sample, entries, coloured_cells(probabilities, best))
-
-
-def draw_row(panels: Sequence[Axes], view: View, scale: float) -> None:
-    """Photo, map and list, side by side; a probability of `scale` has the longest bar."""
-    photo, overlay, panel = panels
-    draw_image(photo, view.sample.image)
-    draw_image(overlay, backdrop(view.sample.image))
-    height, width = view.sample.image.shape[:2]
-    overlay.imshow(view.cells, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
-    draw_list(panel, view, scale)
-
-
-def draw_heads(panels: Sequence[Axes], view: View) -> None:
-    rows, columns = view.cells.shape[:2]
-    heads = ("photo", f"label map, {rows} × {columns} cells", "label of the whole map")
-    for axes, text in zip(panels, heads, strict=True):
-        axes.set_title(text, loc="left", color=FAINT, size=9.5, pad=7)
-
-
-def coloured_cells(
-    probabilities: Float32[np.ndarray, "rows columns classes"], best: Sequence[int]
-) -> Float32[np.ndarray, "rows columns 4"]:
-    """RGBA in 0..1 per cell; transparent where the most probable class is not among `best`."""
-    winners, strength = probabilities.argmax(-1), probabilities.max(-1)
-    rgba = np.zeros((*winners.shape, 4), np.float32)
-    for index, colour in zip(best, COLOURS, strict=False):
-        cells = winners == index
-        rgba[cells, :3] = to_rgb(colour)
-        rgba[cells, 3] = 0.12 + 0.78 * strength[cells]
-    return rgba
-
-
-def backdrop(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
-    """The photo in light grey, so that the only colours are the map's."""
-    grey = image @ np.array([0.299, 0.587, 0.114], np.float32)
-    return np.repeat((110 + grey * (145 / 255)).astype(np.uint8)[:, :, None], 3, axis=2)
-
-
-def draw_image(axes: Axes, image: UInt8[np.ndarray, "height width 3"]) -> None:
-    axes.imshow(image, interpolation="antialiased")
-    axes.set_axis_off()
-    axes.set_anchor("NW")
-
-
-def draw_list(axes: Axes, view: View, scale: float) -> None:
-    """Title, old label beside new, then one bar per listed class."""
-    axes.set(xlim=(0, 1), ylim=(1, 0))
-    axes.set_axis_off()
-    write(axes, 0.0, 0.055, view.sample.title, color=FAINT, size=9)
-    write(axes, 0.0, 0.165, "old", color=FAINT, size=9)
-    write(axes, 0.06, 0.165, shortened(short_name(view.sample.old_label or "none"), 24), size=12)
-    best = view.entries[0]
-    write(axes, 0.50, 0.165, "new", color=FAINT, size=9)
-    write(axes, 0.57, 0.165, shortened(best.name, 24), size=12, weight="bold", color=best.colour)
-    axes.plot((0.0, 0.99), (0.27, 0.27), color=RULE, linewidth=1)
-    write(axes, 0.86, 0.335, "probability", color=FAINT, size=8, ha="right")
-    write(axes, 0.99, 0.335, "cells", color=FAINT, size=8, ha="right")
-    for number, entry in enumerate(view.entries):
-        draw_entry(axes, entry, 0.435 + 0.118 * number, entry.probability / scale)
-
-
-def draw_entry(axes: Axes, entry: Entry, y: float, filled: float) -> None:
-    """Name, bar, mean probability and share of cells, on the line `y`; `filled` is the bar's length in 0..1."""
-    write(axes, 0.0, y, shortened(entry.name, 28))
-    axes.add_patch(Rectangle((0.40, y - 0.03), 0.30 * filled, 0.06, facecolor=entry.colour))
-    write(axes, 0.86, y, percent(entry.probability), ha="right")
-    write(axes, 0.99, y, percent(entry.cells), ha="right", color=FAINT)
-
-
-def write(axes: Axes, x: float, y: float, text: str, **font: Any) -> None:
-    """Text whose middle lies on `y`."""
-    axes.text(x, y, text, va="center", **font)
-
-
-def percent(fraction: float) -> str:
-    return f"{100 * fraction:.0f} %" if fraction >= 0.01 or fraction == 0 else "< 1 %"
-
-
-def short_name(name: str) -> str:
-    """The first of a class's synonyms."""
-    return name.split(",", maxsplit=1)[0].strip()
-
-
-def shortened(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+        rows = [[figure.add_subplot(grid[row, column]) for column in range(3)] for row in range(len(samples))]
+        KINDS[kind].draw_rows(rows, samples)
+        figure.text(0.018, 0.16 / height, KINDS[kind].note, color=FAINT, size=8.5)
+        figure.savefig(out, **PNG)

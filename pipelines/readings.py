@@ -11,7 +11,7 @@ from relabel.labels.contract import LabelContract
 from relabel.labels.label_map import LabelMap
 from relabel.labels.mask import Mask
 
-from .preview import percent, short_name
+from .drawing import percent, short_name
 
 NOTHING = -1
 """In `cells`: no class."""
@@ -30,6 +30,8 @@ class Classified:
     """The most probable class, or NOTHING."""
     strength: Float64[np.ndarray, "y x"]
     """Its probability; of a mask the mean over all pixels of the class."""
+    kind: str = ""
+    """The contract's, where the cells are drawn in a way of their own."""
 
     @property
     def best(self) -> int:
@@ -41,6 +43,11 @@ class Classified:
         """The mean probability of the most probable class; 0 where no cell has one."""
         known = self.strength[self.cells != NOTHING]
         return float(known.mean()) if known.size else 0.0
+
+    def confidence_in(self, index: int) -> float:
+        """The mean probability of one class where it is the most probable; 0 where it nowhere is."""
+        found = self.strength[self.cells == index]
+        return float(found.mean()) if found.size else 0.0
 
     def top(self, count: int) -> list[int]:
         """The classes with the largest masses, largest first; none that has nothing."""
@@ -79,7 +86,7 @@ def read_mask(contract: LabelContract, class_names: Sequence[str], mask: Mask) -
     masses, strength = np.zeros(mask.num_classes), np.zeros(mask.ignore_index + 1)
     masses[mask.classes], strength[mask.classes] = mask.shares(), mask.confidence
     cells = np.where(mask.map == mask.ignore_index, NOTHING, mask.map.astype(np.int64))
-    found = Classified(masses, cells, strength[mask.map])
+    found = Classified(masses, cells, strength[mask.map], contract.kind)
     shares = (f"{name_of(class_names, index)} {percent(masses[index])}" for index in found.top(NUM_NAMED))
     return Reading(", ".join(shares) or "all ignored", found)
 

@@ -4,8 +4,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from relabel.digests import Json
+from relabel.digests import Json, canonical_json
 from relabel.shards.source import SourceConfig
+from relabel.storage.filesystems import check_options, check_url, is_local, local_path
 
 LABEL_NAME = r"^[a-z][a-z0-9_]{0,47}$"
 
@@ -13,7 +14,7 @@ LABEL_NAME = r"^[a-z][a-z0-9_]{0,47}$"
 class Section(BaseModel):
     """Frozen; unknown fields are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Step(Section):
@@ -25,6 +26,15 @@ class Step(Section):
     """The operator's parameters; part of the fingerprint."""
     label: str = Field(pattern=LABEL_NAME)
     """The label's name; its columns start with it. Default: the operator's name."""
+
+    @field_validator("parameters")
+    @classmethod
+    def are_plain(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        try:
+            canonical_json(parameters)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"expected plain values that JSON can hold ({error})") from None
+        return parameters
 
     @model_validator(mode="before")
     @classmethod
@@ -53,18 +63,54 @@ class StoreConfig(Section):
     def from_url(cls, value: Any) -> Any:
         return {"url": value} if isinstance(value, str) else value
 
+    @field_validator("url")
+    @classmethod
+    def names_a_place(cls, url: str) -> str:
+        check_url(url)
+        if is_local(url):
+            local_path(url)
+        return url
+
+    @field_validator("storage_options")
+    @classmethod
+    def holds_no_secret(cls, options: dict[str, Any]) -> dict[str, Any]:
+        check_options(options)
+        return options
+
+
+class ActorRange(Section):
+    """As many actors as the cluster has room for, between these. In YAML one number means exactly so many."""
+
+    min: int = Field(ge=1)
+    max: int = Field(ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def from_number(cls, value: Any) -> Any:
+        return {"min": value, "max": value} if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def is_a_range(self) -> "ActorRange":
+        if self.max < self.min:
+            raise ValueError(f"max must be at least min, got {{min: {self.min}, max: {self.max}}}")
+        return self
+
 
 class Resources(Section):
     """What the run may use. Nothing here changes what a label means; it may change its last bits (numerics)."""
 
-    actors: int | None = Field(default=None, ge=1)
-    """Model actors. Default: one per GPU of the cluster, or one without GPUs."""
+    actors: ActorRange | None = None
+    """Model actors: a number, or `{min: 1, max: 8}` for nodes that come and go. Default: one per GPU of the cluster,
+    or one without GPUs."""
     gpus: float | None = Field(default=None, ge=0)
     """GPUs per actor. Default: 1 where the cluster has GPUs, else 0."""
     threads: int = Field(default=1, ge=1)
     """Model threads per actor on a CPU; also the CPUs that the actor reserves."""
     compute_batch: int = Field(default=8, ge=1)
     """Samples per forward pass; every pass has exactly this many (padded), so neighbours cannot change a label."""
+    call_seconds: float = Field(default=600.0, gt=0)
+    """The longest that one call of a labeler, or the preparation of one sample, may take. Then its process is ended,
+    and a sample that is alone to blame becomes a dead letter (`timed_out`)."""
     part_rows: int = Field(default=256, ge=1)
     """Samples per part, the unit of work and of retry: lower it for very large inputs."""
     readers: int | None = Field(default=None, ge=1)
@@ -98,6 +144,13 @@ class Recipe(Section):
     plugins: tuple[str, ...] = ()
     """Operators of your own: modules that can be imported, or paths to .py files or package folders, relative to the
     recipe's file or the working directory. They travel to the workers. Installed plugins need no entry."""
+
+    @field_validator("plugins")
+    @classmethod
+    def are_names(cls, plugins: tuple[str, ...]) -> tuple[str, ...]:
+        for plugin in plugins:
+            check_url(plugin)
+        return plugins
 
     @field_validator("steps")
     @classmethod

@@ -24,7 +24,7 @@ from relabel.releases.versions import Version
 from relabel.shards.source import open_source
 
 from . import graph
-from .cluster import actor_pool, connected
+from .cluster import actor_pool, connected, require_travels
 from .coverage import Coverage
 from .job import Job, Part
 from .loading import load, lock_path
@@ -32,6 +32,7 @@ from .parts import Header
 from .plan import Plan, make_job, plan
 from .progress import Tally, shown
 from .recipe import Recipe
+from .stopping import GRACE_SECONDS, Stopped, StopRequest
 from .writing import Event, merge_shard
 
 FOLD_EVERY = 1_000
@@ -103,31 +104,38 @@ def run(
     todo = plan(job, limit, check_content)
     receipts = dict(todo.done)
     seconds: dict[str, float] = {}
+    stop = StopRequest()
     if todo.todo:
+        require_travels(job.own_labelers)
         store = job.open_store()
         require_commits(store)
         for own in job.own_labelers:
             claim_source(store, own.name, own.version, own.source)
         tally = Tally(len(todo.todo))
-        with shown(tally), connected(checked.resources, len(checked.steps), address, job.plugins):
-            for receipt in label(todo, tally, seconds):
+        with shown(tally), connected(checked.resources, len(checked.steps), address, job.plugins), stop.heard():
+            for receipt in label(todo, tally, seconds, stop):
                 receipts[receipt.token] = receipt
-    return publish(todo, receipts, seconds)
+    if stop.made and len(receipts) < len(todo.shards):
+        raise Stopped(
+            f"stopped by SIGTERM with {len(receipts)} of {len(todo.shards)} shards finished. Nothing is lost: they and "
+            "the parts of others are kept; run the same command again to go on."
+        )
+    with stop.heard():
+        return publish(todo, receipts, seconds)
 
 
-def label(todo: Plan, tally: Tally, seconds: dict[str, float]) -> Iterator[Receipt]:
-    """Runs the graph over the plan's shards; yields each shard's receipt as it becomes durable."""
+def label(todo: Plan, tally: Tally, seconds: dict[str, float], stop: StopRequest) -> Iterator[Receipt]:
+    """Runs the graph over the plan's shards, or until asked to stop; yields each shard's receipt as it is durable."""
     job = todo.job
     tasks = [entry.task for entry in todo.todo]
-    actors, gpus = actor_pool(job.recipe.resources, len(job.labelers))
-    actors = min(actors, len(tasks))  # more than there are shards would load weights and wait
-    tally.actors, tally.stage = actors, "loading the model"
+    pool = actor_pool(job.recipe.resources, len(job.labelers), len(tasks))
+    tally.actors, tally.stage = pool.least, "loading the model"
     receipts = Receipts(job.open_store(), job.fingerprint)
     unfolded: list[Receipt] = []
-    dataset = graph.build(job, tasks, actors, gpus)
+    dataset = graph.build(job, tasks, pool)
     # Closed here and not by the garbage collector: a graph that is left open at exit can hang the process for ever.
     with ray_errors(), contextlib.closing(graph.events(dataset)) as events:
-        for receipt in follow(job, todo, events, tally, seconds):
+        for receipt in follow(todo, events, tally, seconds, stop):
             tally.shard(receipt.status == "dead")
             unfolded.append(receipt)
             if len(unfolded) >= FOLD_EVERY:
@@ -138,14 +146,16 @@ def label(todo: Plan, tally: Tally, seconds: dict[str, float]) -> Iterator[Recei
         receipts.fold(unfolded)
 
 
-def follow(job: Job, todo: Plan, events: Iterator[str], tally: Tally, seconds: dict[str, float]) -> Iterator[Receipt]:
+def follow(
+    todo: Plan, events: Iterator[str], tally: Tally, seconds: dict[str, float], stop: StopRequest
+) -> Iterator[Receipt]:
     """Receipts of whole shards as their events come; shards in parts are merged on the cluster once they are tiled."""
     coverage = Coverage([entry.task for entry in todo.todo])
     merge = ray.remote(num_cpus=0)(merge_shard)
-    job_ref = ray.put(job)
+    job_ref = ray.put(todo.job)
     merging: list[ray.ObjectRef[Receipt]] = []
     finished: set[str] = set()
-    for text in events:
+    for text in stop.until_stopped(events):
         event = Event.from_json(text)
         count(event, tally, seconds)
         if event.receipt is not None:
@@ -159,7 +169,9 @@ def follow(job: Job, todo: Plan, events: Iterator[str], tally: Tally, seconds: d
                 more, merging = ray.wait(merging, num_returns=1)
                 done += more
             yield from (ray.get(one) for one in done)
-    yield from (ray.get(one) for one in merging)
+    if merging:
+        done, _ = ray.wait(merging, num_returns=len(merging), timeout=GRACE_SECONDS if stop.made else None)
+        yield from (ray.get(one) for one in done)
 
 
 def submit(merge: Any, job: "ray.ObjectRef[Job]", end: Header, parts: list[Part]) -> "ray.ObjectRef[Receipt]":
@@ -227,8 +239,8 @@ def check_budget(recipe: Recipe, receipts: Sequence[Receipt]) -> None:
     if samples and not any(receipt.ok for receipt in receipts):
         found = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
         raise TooManyDeadLetters(
-            f"none of {samples} samples got a label ({found}); check source.fields and source.where. "
-            "Nothing was published."
+            f"none of {samples} samples got a label ({found}). Nothing was published. Check source.fields and "
+            "source.where; `relabel try` says what is wrong with single samples."
         )
     if dead > max(budget.allow, budget.max_fraction * samples):
         found = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()) if reason != "where")

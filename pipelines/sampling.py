@@ -128,8 +128,8 @@ class Search:
         self.found: list[Found] = []
         self.bad_shards: list[tuple[str, BadShard]] = []
         self.refused = 0
-        self.fields: Sequence[str] = ()
-        """Of the first sample looked at."""
+        self.fields: set[str] = set()
+        """Of the samples looked at."""
         self._next_row: dict[str, int | None] = {}
         """By shard; None where it was read to its end."""
 
@@ -157,7 +157,7 @@ class Search:
 
     def _look_at(self, shard: Shard, sample: Sample) -> None:
         self._next_row[shard.name] = sample.row + 1
-        self.fields = self.fields or sorted(sample.fields)
+        self.fields.update(sample.fields)
         admitted = attempt(lambda: self.config.where_admits(sample))
         if admitted or isinstance(admitted, BadSample):
             self.found.append(Found(shard.name, sample))
@@ -190,7 +190,7 @@ def nothing_found(config: SourceConfig, shards: Sequence[Shard], search: Search)
         )
         return UsageError(
             f"none of the {search.refused} samples looked at is admitted by `where` ({conditions}). Their fields are "
-            f"{', '.join(search.fields)}; loosen the condition, or correct the field's name."
+            f"{', '.join(sorted(search.fields))}; loosen the condition, or correct the field's name."
         )
     if search.bad_shards:
         name, error = search.bad_shards[0]

@@ -11,20 +11,17 @@ from relabel.labelers.lock import Lock
 from relabel.shards.source import SourceConfig
 from relabel.shards.where import Condition
 
-from .gallery import old_label
+from .clock import Clock
+from .gallery import old_label, preview_sample
+from .in_process import Trial, label_samples
 from .job import Job
 from .loading import load, lock_path
-from .parts import Clock
-from .photos import photo
 from .plan import make_job
-from .preview import PreviewSample, render
+from .preview import drawable, render
 from .readings import read
 from .recipe import Recipe
 from .sampling import Sampling, parse_condition, take
-from .trial import Trial, label_samples
 
-DRAWN = ("label_map",)
-"""Kinds of labels that a picture shows."""
 MOST_DRAWN = 24
 """Rows of a picture; of more samples, so many evenly spaced ones are drawn."""
 
@@ -162,25 +159,18 @@ def described(job: Job, labels: Mapping[str, Any]) -> dict[str, str]:
 
 def draw(trial: Trial, sampling: Sampling, out: Path) -> Path | None:
     """The first label that can be drawn, a row per sample."""
-    label = next((each.label for each in trial.job.labelers if each.writes().kind in DRAWN), None)
+    contracts = {each.label: each.writes() for each in trial.job.labelers}
+    label = drawable(contracts)
     if label is None:
         return None
-    old = old_labels(trial, sampling)
+    names, old = trial.class_names(label), old_labels(trial, sampling)
     rows = [index for index, labels in enumerate(trial.labels) if labels]
-    render([drawn_sample(trial, sampling, label, index, old[index]) for index in evenly(rows, MOST_DRAWN)], out)
+    drawn = [
+        preview_sample(sampling.source, sampling.found[row].sample, trial.labels[row][label], names, old[row])
+        for row in evenly(rows, MOST_DRAWN)
+    ]
+    render(drawn, out, contracts[label].kind)
     return out
-
-
-def drawn_sample(trial: Trial, sampling: Sampling, label: str, index: int, old: str | None) -> PreviewSample:
-    sample = sampling.found[index].sample
-    value = trial.labels[index][label]
-    return PreviewSample(
-        image=photo(sampling.source, sample),
-        label_map=value,
-        class_names=trial.class_names(label) or [f"class {index}" for index in range(value.classes)],
-        old_label=old,
-        title=sample.key,
-    )
 
 
 def evenly(rows: Sequence[int], count: int) -> Sequence[int]:

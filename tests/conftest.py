@@ -70,7 +70,8 @@ def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Non
 
     def forget() -> None:
         for name in plugins._seen:
-            sys.modules.pop(name, None)
+            if not name.startswith("relabel."):
+                sys.modules.pop(name, None)
         plugins._seen.clear()
         plugins._places.clear()
         registry.restore(built_in)

@@ -13,7 +13,7 @@ LIBRARY, PROGRAMS = ROOT / "operators" / "relabel", ROOT / "pipelines"
 FILES = sorted([*LIBRARY.rglob("*.py"), *PROGRAMS.rglob("*.py")])
 
 FLOORS = {
-    "about": 0, "errors": 0, "reasons": 0, "digests": 1,
+    "redaction": -1, "about": 0, "errors": 0, "reasons": 0, "digests": 1,
     "storage": 2, "shards": 3, "labels": 3, "labelers": 4, "releases": 4,
     "readers": 5, "testing": 5, "relabel": 6,
 }  # fmt: skip

@@ -11,7 +11,8 @@ RelabelError                     exit code 1
 │   ├── ObjectMissing
 │   ├── ObjectExists
 │   └── AccessDenied
-├── DeviceFailed                 1  the accelerator failed or is full; no sample is to blame
+├── DeviceFailed                 1  the accelerator failed; its process is not to be used again
+│   └── DeviceFull                  the accelerator or the machine is out of memory
 ├── BadShard                        a source shard that cannot be read to its end: a shard dead letter
 └── BadSample                       a sample that cannot be labelled: a dead letter
 """
@@ -19,11 +20,16 @@ RelabelError                     exit code 1
 import difflib
 from collections.abc import Iterable
 
+from .redaction import redacted
+
 
 class RelabelError(Exception):
     """What relabel raises on purpose; the message says what was expected, what was got and what to do."""
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redacted(each) if isinstance(each, str) else each for each in args))
 
 
 class UsageError(RelabelError, ValueError):
@@ -82,15 +88,19 @@ class AccessDenied(StorageError):
 
 
 class DeviceFailed(RelabelError):
-    """The accelerator failed or is out of memory; labels computed after it cannot be trusted to this process."""
+    """The accelerator failed; labels computed after it cannot be trusted to this process."""
+
+
+class DeviceFull(DeviceFailed):
+    """The accelerator or the machine is out of memory; less at a time may fit."""
 
 
 class DeadLetter(RelabelError):
     """Something that cannot be labelled: a reason code (see `reasons`) and a detail for a person."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        self.reason, self.detail = str(reason), detail
-        super().__init__(f"{self.reason}: {detail}")
+        self.reason, self.detail = str(reason), redacted(detail)
+        super().__init__(f"{self.reason}: {self.detail}")
 
     def __reduce__(self) -> tuple[type["DeadLetter"], tuple[str, str]]:
         return type(self), (self.reason, self.detail)
@@ -98,6 +108,10 @@ class DeadLetter(RelabelError):
 
 class BadShard(DeadLetter):
     """A source shard that cannot be read to its end; none of its rows is published."""
+
+    def of(self, path: str) -> "BadShard":
+        """The same, naming the file where it does not yet."""
+        return self if path in self.detail else BadShard(self.reason, f"{path}: {self.detail}")
 
 
 class BadSample(DeadLetter):

@@ -32,6 +32,12 @@ class Reason(StrEnum):
     """The key is not UTF-8 or holds control characters."""
     OPERATOR_ERROR = "operator_error"
     """The operator raised on this sample alone."""
+    PROCESS_DIED = "process_died"
+    """Alone in its process, this sample ended it, three times."""
+    TIMED_OUT = "timed_out"
+    """Alone in its call, this sample took longer than the limit, three times."""
+    DEVICE_FAILED = "device_failed"
+    """Alone in its call, this sample broke the accelerator, three times."""
     BAD_OUTPUT = "bad_output"
     """The operator's output breaks its contract (not finite, wrong shape)."""
 

@@ -15,7 +15,7 @@ import ray
 
 from pipelines.cluster import ALLOCATOR
 
-OBJECT_STORE_BYTES = 400 << 20
+OBJECT_STORE_BYTES = 1200 << 20
 
 
 @contextlib.contextmanager

@@ -75,6 +75,7 @@ def run_graph(stages: Stages, running: Any, job: Any, log: Path) -> None:
     """What `running.run` does with a plan."""
     from pipelines.cluster import connected
     from pipelines.progress import Tally
+    from pipelines.stopping import StopRequest
     from relabel.releases.doctor import require_commits
 
     todo = running.plan(job)
@@ -84,7 +85,7 @@ def run_graph(stages: Stages, running: Any, job: Any, log: Path) -> None:
     receipts = {}
     with connected(job.recipe.resources, len(job.labelers), None):
         stages.passed("start Ray")
-        for receipt in running.label(todo, Tally(len(todo.todo)), {}):
+        for receipt in running.label(todo, Tally(len(todo.todo)), {}, StopRequest()):
             receipts[receipt.token] = receipt
         ended = time.monotonic()
         report_actor(stages, log)

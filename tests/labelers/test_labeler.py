@@ -9,10 +9,14 @@ import pytest
 from relabel import Batch, Fields, LabelContract, Labeler, Labels, Parameters, Prepared, classes
 from relabel.errors import BadSample, Refused, UsageError
 from relabel.labelers.label_map import LabelMapLabeler, LabelMapParameters
+from relabel.labelers.mask import MaskLabeler, MaskParameters
 from relabel.labelers.registry import check_declaration
 from relabel.reasons import Reason
 
-GOLDEN = {"label_map": "1bca8354cb1a36561a269119afa1010315d92e18e5d55683d533857786ce64e2"}
+GOLDEN = {
+    "label_map": "83ae49eb794188209e2a13fccc41334e2d35bc6b9d4daa330067340da87d3608",
+    "mask": "49f12898003065aed69c38f7d11d464be2ba0a9522a1f9488f40863735bf52d2",
+}
 
 
 class ToyParameters(Parameters):
@@ -58,7 +62,7 @@ def test_columns_take_names_and_dtypes_of_the_contract() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"ids": np.ones((1, 1), np.int64)}, "the contract of 'toy' has ids, scores"),
+        ({"ids": np.ones((1, 1), np.int64)}, "the contract of 'toy' has the columns ids, scores"),
         ({"ids": np.ones((1, 1), np.float32), "scores": np.ones((1, 1))}, "is <u2 by its contract, got <f4"),
         ({"ids": np.array([["a"]]), "scores": np.ones((1, 1))}, "is <u2 by its contract, got <U1"),
     ],
@@ -104,6 +108,22 @@ def test_a_built_in_labeler_means_what_it_meant() -> None:
         "class_names": ["any"],
     }
     assert labeler.fingerprint() == GOLDEN["label_map"]
+
+
+def test_the_mask_labeler_means_what_it_meant() -> None:
+    """As above."""
+    labeler = MaskLabeler(MaskParameters(model="hf:org/name"))
+    assert (labeler.version, labeler.source) == (1, None)
+    labeler.facts = {
+        "weights": "w" * 64,
+        "revision": "r" * 40,
+        "architecture": "a" * 64,
+        "normalisation": {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        "grid": [128, 128],
+        "classes": {"digest": "c" * 64, "count": 150},
+        "class_names": ["any"],
+    }
+    assert labeler.fingerprint() == GOLDEN["mask"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from relabel.labelers.packing import ALIGNMENT, pack, unpack
+from relabel.errors import Refused
+from relabel.labelers.packing import ALIGNMENT, check_prepared, pack, unpack
 
 DTYPES = st.sampled_from([np.uint8, np.int32, np.float16, np.float32, np.int64, np.bool_])
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
@@ -63,8 +64,10 @@ def test_no_samples_make_an_empty_batch() -> None:
 
 
 def test_objects_are_refused() -> None:
-    with pytest.raises(TypeError, match="'box' holds Python objects"):
-        pack([{"box": np.array([None])}])
+    with pytest.raises(Refused, match="an array of Python objects for 'box'"):
+        check_prepared({"box": np.array([None])})
+    with pytest.raises(Refused, match=r"same fields for every sample, got \['a'\] and \['b'\]"):
+        pack([{"a": np.zeros(1)}, {"b": np.zeros(1)}])
 
 
 def test_non_contiguous_arrays_are_packed_by_value() -> None:

@@ -12,7 +12,7 @@ from relabel import Parameters
 from relabel.errors import UnknownName, UsageError
 from relabel.labelers import registry
 from relabel.labelers.plugins import load_plugin
-from relabel.labelers.provenance import root_module, source_of
+from relabel.labelers.provenance import definers, root_module, source_of
 
 pytestmark = pytest.mark.usefixtures("forget_plugins")
 
@@ -90,6 +90,9 @@ def test_an_edit_under_a_living_process_is_refused(tmp_path: Path) -> None:
         ("x = 1\n", "registers no operator. Put `@register`"),
         (code("plug_bad").replace("@register", ""), "registers no operator"),
         (code("Plug"), "name must be lower-case letters"),
+        (code("plug_bad").replace('"plug_bad", 1', '"plug_bad", 1\n    needs = "image"'), "needs must be a tuple"),
+        (code("plug_bad").replace("[Parameters]", "[dict]"), "Parameters must be a class that derives from relabel.P"),
+        ("import sys\nsys.exit(3)\n", r"plug_bad\.py:2: SystemExit: 3"),
         (code("plug_bad", 0), "version must be a whole number from 1, got 0"),
         (code("label_map"), "two labelers want the name 'label_map': relabel.labelers.label_map.LabelMapLabeler and"),
     ],
@@ -125,6 +128,35 @@ def test_places_that_hold_no_plugin(tmp_path: Path) -> None:
         with pytest.raises(UsageError):
             load_plugin(str(tmp_path / name))
     assert importlib.import_module("json").__name__ == "json"
+
+
+def test_a_part_of_a_package_is_named_by_its_folder(tmp_path: Path) -> None:
+    inner = write_plugin(tmp_path / "plug_whole" / "inner.py", "plug_i")
+    inner.with_name("__init__.py").write_text("")
+    with pytest.raises(UsageError, match=r"a part of the package .*plug_whole: name that folder"):
+        load_plugin(str(inner))
+    with pytest.raises(UsageError, match=r"named with a slash: plugins: \[\./plug_whole\]"):
+        load_plugin("plug_whole", [tmp_path])
+
+
+def test_two_files_make_a_package(tmp_path: Path) -> None:
+    path = write_plugin(tmp_path / "plug_uses.py", "plug_j")
+    path.write_text("import plug_beside\n" + path.read_text())
+    path.with_name("plug_beside.py").write_text("")
+    with pytest.raises(UsageError, match=r"put both files into a folder with an __init__\.py"):
+        load_plugin(str(path))
+
+
+def test_the_source_of_a_base_class_counts(tmp_path: Path) -> None:
+    base = load_plugin(str(write_plugin(tmp_path / "plug_base.py", "plug_k")))
+    derived = tmp_path / "plug_derived.py"
+    derived.write_text(
+        "from plug_base import plug_kLabeler\nfrom relabel import register\n\n\n"
+        "@register\nclass Derived(plug_kLabeler):\n    name, version = 'plug_l', 1\n"
+    )
+    cls = load_plugin(str(derived)).Derived
+    assert definers(cls) == [cls, base.plug_kLabeler]
+    assert set(source_of(cls)["files"]) == {"plug_derived.py", "plug_base.py"}
 
 
 def test_a_file_that_would_hide_an_installed_module_is_refused(tmp_path: Path) -> None:

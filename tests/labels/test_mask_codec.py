@@ -103,6 +103,14 @@ def test_bytes_do_not_depend_on_chunks_and_groups_stay_small() -> None:
     assert [file.row_group(group).num_rows for group in range(file.num_row_groups)] == [63, 57]
 
 
+def test_parts_that_were_written_and_joined_give_the_same_bytes() -> None:
+    """As a resumed run joins them."""
+    table = mask_table(mask_contract_of())
+    parts = [decode_label_shard(encode_label_shard(table.slice(row, 2))) for row in range(0, len(table), 2)]
+    assert parts[0].schema.equals(table.schema, check_metadata=True)
+    assert encode_label_shard(pa.concat_tables(parts)) == encode_label_shard(table)
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [

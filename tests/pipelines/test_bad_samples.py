@@ -13,7 +13,7 @@ from releases_of_photos import open_release, write_tar
 
 from pipelines import run
 from pipelines.dead_letters import attempt
-from relabel.errors import BadSample, DeviceFailed, Refused, TooManyDeadLetters
+from relabel.errors import BadSample, DeviceFailed, DeviceFull, Refused, TooManyDeadLetters
 from relabel.readers.pooling import pool
 from relabel.releases.release import Release
 
@@ -137,7 +137,7 @@ def test_a_run_that_labels_nothing_publishes_nothing(recipe: Make, tmp_path: Pat
     [
         (RuntimeError("CUDA error: an illegal memory access was encountered"), DeviceFailed),
         (Refused("the labeler breaks its contract"), Refused),
-        (MemoryError(), MemoryError),
+        (MemoryError(), DeviceFull),
     ],
 )
 def test_what_is_nobodys_sample_stops_the_run(error: Exception, passes: type[Exception]) -> None:

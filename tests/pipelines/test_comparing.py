@@ -17,7 +17,7 @@ from trial_labelers import Lightness, Tone
 from pipelines.agreement import CellAgreement, canonical
 from pipelines.command_line import main
 from pipelines.comparing import Comparison, compare
-from pipelines.preview import COLOURS
+from pipelines.drawing import COLOURS
 from pipelines.readings import NOTHING, Classified
 from pipelines.side_by_side import Pair, coloured, listed_classes, render
 from relabel.errors import TooManyDeadLetters, UsageError
@@ -124,7 +124,8 @@ def test_masks_against_label_maps(maps: dict[str, Any], tmp_path: Path, segmente
     same = compare(masks, masks, out=tmp_path / "same.png")
     assert same.agreement() == {"both_labelled": 1, "same_text": 1, "same_best": 1, "cells": ALL}
     other = compare(masks, maps, out=tmp_path / "other.png")
-    assert other.agreement()["cells"] == {"equal": 0.0, "compared": 1.0}
+    assert other.agreement()["cells"] is None, "ImageNet has neither red nor blue"
+    assert other.picture == tmp_path / "other.png"
     assert [side["kind"] for side in (other.to_json()["a"], other.to_json()["b"])] == ["mask", "label_map"]
 
 
@@ -180,6 +181,14 @@ def test_samples_that_only_one_side_labels(recipe: Make, tmp_path: Path, photos:
         compare(all_sizes, small)
 
 
+@pytest.mark.usefixtures("other_kinds")
+def test_without_a_class_in_common_nothing_is_said_to_agree(recipe: Make, tmp_path: Path) -> None:
+    found = compare(recipe(), recipe(steps=["tone"]), limit=2, out=tmp_path / "a.png").to_json()
+    assert found["differences"] == ["operator: label_map -> tone"]
+    assert found["agreement"] == {"both_labelled": 2, "same_text": 0, "same_best": None, "cells": None}
+    assert any("0 names are in both" in note for note in found["notes"])
+
+
 @pytest.fixture
 def pair() -> Pair:
     """Three classes; A says left 0 and right 1, B says 1 everywhere but for a cell that is nothing."""
@@ -190,7 +199,7 @@ def pair() -> Pair:
 
 def test_classes_are_listed_by_both_and_coloured_once(pair: Pair) -> None:
     assert listed_classes(pair) == [1, 0, 2]
-    maps = [coloured(side, [1, 0, 2]) for side in (pair.first, pair.second)]
+    maps = [coloured(side, dict(zip([1, 0, 2], COLOURS, strict=False))) for side in (pair.first, pair.second)]
     orange = [int(COLOURS[0][at : at + 2], 16) / 255 for at in (1, 3, 5)]
     assert maps[0][0, 1, :3] == pytest.approx(orange)
     assert maps[1][0, 0, :3] == pytest.approx(orange)

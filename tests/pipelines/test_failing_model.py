@@ -9,6 +9,7 @@ from pipelines.loading import load
 from pipelines.plan import make_job, plan
 from pipelines.progress import Tally
 from pipelines.running import label
+from pipelines.stopping import StopRequest
 from relabel.errors import RelabelError
 
 
@@ -18,4 +19,4 @@ def test_weights_that_are_not_those_of_the_plan_end_the_run(recipe: Callable[...
     job.labelers[0].facts["weights"] = "0" * 64
     todo = plan(job)
     with pytest.raises(RelabelError):
-        list(label(todo, Tally(len(todo.todo)), {}))
+        list(label(todo, Tally(len(todo.todo)), {}, StopRequest()))

@@ -71,7 +71,13 @@ def objects_below(folder: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("how", "after"), [(signal.SIGKILL, "parts"), (signal.SIGKILL, "receipts"), (signal.SIGINT, "receipts")]
+    ("how", "after"),
+    [
+        (signal.SIGKILL, "parts"),
+        (signal.SIGKILL, "receipts"),
+        (signal.SIGINT, "receipts"),
+        (signal.SIGTERM, "receipts"),
+    ],
 )
 def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
     written: Path, undisturbed: Release, root: Path, tmp_path: Path, how: signal.Signals, after: str
@@ -79,7 +85,7 @@ def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
     store = tmp_path / "store"
     process = start(written, root)
     wait_for(lambda: objects_below(store / after) >= 1, process)
-    if how == signal.SIGINT:
+    if how in (signal.SIGINT, signal.SIGTERM):
         process.send_signal(how)
         _, err = process.communicate(timeout=120)
         assert process.returncode == 1

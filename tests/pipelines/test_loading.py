@@ -8,8 +8,10 @@ import jsonschema
 import pytest
 import yaml
 
+from pipelines.command_line import main
 from pipelines.loading import SHIPPED, find, load, overridden, schema
 from relabel.errors import UnknownName, UsageError
+from relabel.labelers.mask import MaskParameters
 
 RECIPE: dict[str, Any] = {
     "source": {"path": "shards/*.tar"},
@@ -35,7 +37,7 @@ def test_as_names_a_label() -> None:
     [
         ({"sorce": {}}, "unknown field 'sorce'; did you mean 'source'?"),
         ({"source": {"path": "a/*.tar", "old_lable": 1}}, "unknown field 'source.old_lable'; did you mean 'old_label'"),
-        ({"resources": {"actors": 0}}, "'resources.actors': Input should be greater than or equal to 1, got 0"),
+        ({"resources": {"actors": 0}}, "'resources.actors.min': Input should be greater than or equal to 1, got 0"),
         ({"steps": []}, "'steps': "),
         ({"steps": [{"lable_map": {}}]}, "unknown operator 'lable_map'; did you mean 'label_map'?"),
         ({"steps": [{"label_map": {"modle": "x"}}]}, "unknown field 'modle'; did you mean 'model'?"),
@@ -56,7 +58,7 @@ def test_mistakes_are_named(change: dict[str, Any], message: str) -> None:
         ("label_map.top_k=3", ("steps", 0, "label_map", "top_k"), 3),
         ("steps.label_map.top_k=3", ("steps", 0, "label_map", "top_k"), 3),
         ("steps.0.label_map.top_k=3", ("steps", 0, "label_map", "top_k"), 3),
-        ("resources.actors=2", ("resources", "actors"), 2),
+        ("resources.threads=2", ("resources", "threads"), 2),
         ("store=s3://bucket/x", ("store",), "s3://bucket/x"),
         ("store.storage_options.anon=true", ("store", "storage_options", "anon"), True),
         ("source.path=[a.tar, b.tar]", ("source", "path"), ["a.tar", "b.tar"]),
@@ -101,6 +103,29 @@ def test_files_that_are_not_recipes(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(UsageError, match="expected a mapping"):
         load(tmp_path / "list.yaml")
+
+
+def test_the_shipped_recipe_of_masks() -> None:
+    """Its values are the labeler's own defaults, so that it documents them."""
+    recipe = load("mask")
+    [step] = recipe.steps
+    assert (step.operator, step.label, recipe.name) == ("mask", "mask", "mask")
+    assert recipe.resources.part_rows == 64
+    parameters = MaskParameters.model_validate(step.parameters)
+    assert parameters.model == "hf:nvidia/segformer-b0-finetuned-ade-512-512"
+    assert parameters == MaskParameters(model=parameters.model)
+
+
+def test_the_commands_list_masks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["operators", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["mask"]["version"] == 1
+    assert set(listed["mask"]["parameters"]["properties"]) == set(MaskParameters.model_fields)
+    assert main(["operators"]) == 0
+    assert "mask (version 1): Encoded image in; one class per pixel" in capsys.readouterr().out
+    assert main(["schema"]) == 0
+    described = json.loads(capsys.readouterr().out)["$defs"]["mask"]
+    assert described["properties"]["confidence"]["default"] == 0.0
 
 
 def test_shipped_recipes_load_and_match_the_schema() -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.preview import COLOURS, PreviewSample, coloured_cells, percent, render, short_name, view_of
+from pipelines.drawing import COLOURS, PreviewSample, percent, short_name
+from pipelines.map_rows import coloured_cells, view_of
+from pipelines.preview import render
 from relabel.errors import UsageError
 from relabel.labels.label_map import LabelMap
 

@@ -14,8 +14,9 @@ from releases_of_photos import write_tar
 
 from pipelines import run
 from pipelines.loading import load
-from pipelines.parts import Header, read_parts
+from pipelines.parts import Header
 from pipelines.plan import make_job, plan
+from pipelines.reading import read_parts
 from pipelines.writing import job_schema, merge_shard, put_part
 from relabel.errors import Refused, StorageError
 from relabel.labels.shard_file import label_table

@@ -21,8 +21,8 @@ from pipelines.command_line import main
 from pipelines.job import ShardTask
 from pipelines.labelling import LabelStage
 from pipelines.loading import load
-from pipelines.parts import read_parts
 from pipelines.plan import make_job
+from pipelines.reading import read_parts
 from pipelines.trying import MOST_DRAWN, Tried, evenly, try_recipe
 from pipelines.writing import part_labels
 from relabel.errors import TooManyDeadLetters, UsageError
@@ -181,6 +181,8 @@ def test_masks(recipe: Make, tmp_path: Path, segmenter: Path) -> None:
     [sample] = tried.samples()
     assert sample["labels"]["mask"].startswith("blue 6")
     assert ", red 3" in sample["labels"]["mask"]
+    with Image.open(tmp_path / "mask.png") as picture:
+        assert picture.width == 1650
 
 
 def test_all_dead_raises(recipe: Make, tmp_path: Path) -> None:

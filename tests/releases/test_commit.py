@@ -4,26 +4,18 @@ import concurrent.futures
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from relabel.errors import Refused, StorageError, StoreConflict, UsageError
+from relabel.errors import Refused, StoreConflict, UsageError
 from relabel.releases.commit import commit
 from relabel.releases.segments import read_segments
 from relabel.releases.verify import verify
-from relabel.releases.versions import Version, read_history, read_version, version_numbers, version_path
+from relabel.releases.versions import read_version, version_numbers, version_path
 from relabel.storage.objects import ObjectStore
 from relabel.storage.opening import open_store
-from relabel.testing.faults import (
-    CONFLICT_WITH_NOTHING_LANDED,
-    FAULTS,
-    OWN_WRITE_REPORTED_AS_CONFLICT,
-    Crash,
-    Fault,
-    FaultyStore,
-)
+from relabel.testing.faults import BY_NAME, FaultyStore, Operation
 
 SHARDS = {"a.tar": 4, "b/c.tar": 3, "broken.tar": -1}
 
@@ -173,54 +165,6 @@ def test_many_committers_lose_no_update(
     assert verify(store, 12, "full").ok
 
 
-def check_history(store: ObjectStore) -> list[Version]:
-    """Every visible version verifies, and no run published twice."""
-    history = read_history(store)
-    runs = [version.run_id for version in history]
-    assert len(runs) == len(set(runs))
-    for version in history:
-        assert verify(store, version.version, "full").problems == []
-    return history
-
-
-def outcome(work: Callable[[], object]) -> bool:
-    try:
-        work()
-    except (Crash, StorageError):
-        return False
-    return True
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_at_any_write(make_job: Callable, tmp_path: Path, fault: Fault) -> None:
-    shards = {"a.tar": 3, "b.tar": 3, "broken.tar": -1}
-    for at in itertools.count():
-        inner = open_store(str(tmp_path / str(at)))
-        make_job({"a.tar": 3}, run_id="before", store=inner).run()
-        store = FaultyStore(inner, at, fault)
-        finished = outcome(make_job(shards, store=store, run_id="ours").run)
-        check_history(inner)
-        version = make_job(shards, store=inner, run_id="ours").run()
-        assert [each.run_id for each in check_history(inner)] == ["before", "ours"]
-        assert version.counts.shards == 3
-        if store.num_writes <= at:
-            assert finished
-            return
-
-
-@settings(max_examples=15)
-@given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from(FAULTS)), min_size=1, max_size=4))
-def test_faults_in_a_row(
-    job_type: Callable, tmp_path_factory: pytest.TempPathFactory, faults: list[tuple[int, Fault]]
-) -> None:
-    inner = open_store(str(tmp_path_factory.mktemp("faults")))
-    for at, fault in faults:
-        outcome(job_type(FaultyStore(inner, at, fault), SHARDS).run)
-        check_history(inner)
-    job_type(inner, SHARDS).run()
-    assert len(check_history(inner)) == 1
-
-
 def test_a_lost_acknowledgement_is_recognised(make_job: Callable, store: ObjectStore) -> None:
     job = make_job(SHARDS)
     draft = job.draft(job.finish_all())
@@ -228,13 +172,13 @@ def test_a_lost_acknowledgement_is_recognised(make_job: Callable, store: ObjectS
     class FaultyOnce(FaultyStore):
         """Fails the first create of a version file."""
 
-        def create(self, path: str, data: bytes) -> None:
-            if path == version_path(1) and self.at < 0:
-                self.at = self.num_writes
-            super().create(path, data)
+        def operate(self, operation: Operation) -> Any:
+            if operation.path == version_path(1) and operation.kind == "create" and self.at < 0:
+                self.at = operation.number
+            return super().operate(operation)
 
-    for fault in (OWN_WRITE_REPORTED_AS_CONFLICT, CONFLICT_WITH_NOTHING_LANDED):
-        version = commit(FaultyOnce(store, -1, fault), draft)
+    for fault in ("own write reported as conflict", "conflict with nothing landed"):
+        version = commit(FaultyOnce(store, -1, BY_NAME[fault]), draft)
         assert version == read_version(store, 1)
         assert version_numbers(store) == [1]
         store.delete(version_path(1))

@@ -252,6 +252,16 @@ class RaisesAnything(Good):
         return {"values": np.frombuffer(text[:SIDE], np.uint8).reshape(SIDE)}
 
 
+class PreparesOneArray(Good):
+    def prepare(self, sample: Fields) -> Prepared:
+        return super().prepare(sample)["values"]  # type: ignore[return-value]
+
+
+class WritesNothing(Good):
+    def writes(self) -> LabelContract:
+        return None  # type: ignore[return-value]
+
+
 class OwnReason(Good):
     def prepare(self, sample: Fields) -> Prepared:
         try:
@@ -274,11 +284,13 @@ BROKEN: dict[type[Good], str] = {
     SetOrder: "fingerprint differs from process to process",
     ReadsMore: "prepare() gets the fields in `needs` (text)",
     RandomPrepare: "prepare() must give the same arrays for the same sample",
+    WritesNothing: "writes() must return a LabelContract",
+    PreparesOneArray: "prepare() must give arrays by name such as {'image': pixels}, got ndarray",
     PreparesLists: "prepare() must give numpy arrays",
     OddNames: "arrays of the same names for every sample",
     WrongDtype: "must be <f4 [4] by its contract, got <f8 [4]",
     LostRow: "must be <f4 [4] by its contract, got <f4 [3]",
-    LostColumn: "has mean, highest; columns() got mean",
+    LostColumn: "has the columns mean, highest; columns() got mean",
     NotFinite: "good_mean is not finite",
     WritesToBatch: "which it may not write to",
     CallsGoodBad: "these were taken for bad",

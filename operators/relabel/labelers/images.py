@@ -9,7 +9,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -21,8 +21,12 @@ from ..errors import BadSample
 from ..reasons import Reason
 from ..shards.shard import Value
 
-MAX_PIXELS = 178_956_970
-"""Pillow refuses more by itself (its bomb limit)."""
+MAX_PIXELS = 89_478_485
+"""Where Pillow begins to warn of a bomb. Decoding one holds at most 12 bytes per pixel, about 1 GiB."""
+BAND_PIXELS = 1 << 20
+"""Converted at a time: conversions hold several copies."""
+MAX_SCANS = 100
+"""Of a progressive JPEG, whose every scan costs a pass over all pixels and may cost no bytes; real ones have ten."""
 
 Rgb = UInt8[np.ndarray, "y x 3"]
 
@@ -35,12 +39,16 @@ SIGNATURE = re.compile(
     rb"(?P<JPEG>\xff\xd8\xff)|(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<GIF>GIF8[79]a)|(?P<TIFF>II\*\0|MM\0\*)|(?P<WebP>RIFF....WEBP)",
     re.DOTALL,
 )
-DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, zlib.error)
+DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, struct.error, zlib.error
+)  # fmt: skip
 """What Pillow's decoders raise on damaged input."""
 
 PADDING = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 MAX_PADDING_BYTES = 16
 """Stuffing before the end marker that some cameras write; more means that pixels before it went wrong."""
+SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""The next marker after entropy-coded data."""
 DAMAGE = ("Corrupt JPEG data", "Premature end")
 
 
@@ -83,6 +91,8 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Rgb:
     except ValueError:
         return _decode_with_pillow(data, max_pixels)
     _check_size(int(width), int(height), max_pixels)
+    if b"\xff\xc2" in data and not _has_few_scans(data):
+        raise BadSample(Reason.CORRUPT_IMAGE, f"JPEG of {len(data)} bytes with more than {MAX_SCANS} scans")
     try:
         pixels = _jpeg_pixels(data, "CMYK" if colorspace in ("CMYK", "YCCK") else "RGB")
     except ValueError as error:
@@ -105,10 +115,31 @@ def _jpeg_pixels(data: bytes, colorspace: Literal["RGB", "CMYK"]) -> Rgb:
     return pixels if colorspace == "RGB" else _from_inverted_cmyk(pixels)
 
 
+def _has_few_scans(data: bytes) -> bool:
+    """Whether the decoder will meet at most MAX_SCANS scans, found by walking from marker to marker."""
+    position, scans = 2, 0
+    while (found := SCAN_END.search(data, position)) and found[0] != b"\xff\xd9":
+        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
+        position = found.end() + max(length, 2)
+        scans += found[0] == b"\xff\xda"
+        if scans > MAX_SCANS:
+            return False
+    return True
+
+
 def _from_inverted_cmyk(cmyk: UInt8[np.ndarray, "y x 4"]) -> Rgb:
     """JPEG stores ink inverted (255 is none), as Adobe does."""
-    ink = cmyk.astype(np.uint16)
-    return ((ink[..., :3] * ink[..., 3:] + 127) // 255).astype(np.uint8)
+    pixels = np.empty((*cmyk.shape[:2], 3), np.uint8)
+    for rows in _bands(*cmyk.shape[:2]):
+        ink = cmyk[rows].astype(np.uint16)
+        pixels[rows] = (ink[..., :3] * ink[..., 3:] + 127) // 255
+    return pixels
+
+
+def _bands(height: int, width: int) -> Iterator[slice]:
+    """The rows of an image, a few at a time."""
+    step = max(1, BAND_PIXELS // width)
+    return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
 
 def _orientation(data: bytes) -> int:
@@ -136,11 +167,13 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> Rgb:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image.width, image.height, max_pixels)
                 image.load()
+                _check_size(image.width, image.height, max_pixels)  # an icon may hold more than it announces
                 return _to_rgb(_upright(image))
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadSample(Reason.IMAGE_TOO_LARGE, str(error)) from error
     except DECODER_ERRORS as error:
         raise _refusal(data, error) from error
@@ -154,12 +187,19 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Rgb:
-    if image.mode.startswith("I"):
-        return _from_16_bit(np.asarray(image))
     if image.mode in ("F", "LAB"):
         raise BadSample(
             Reason.NOT_AN_IMAGE, f"an image of mode {image.mode} has no agreed brightness; store it with 8 or 16 bits"
         )
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for rows in _bands(image.height, image.width):
+        pixels[rows] = _band_to_rgb(image.crop((0, rows.start, image.width, rows.stop)))
+    return pixels
+
+
+def _band_to_rgb(image: Image.Image) -> Rgb:
+    if image.mode.startswith("I"):
+        return _from_16_bit(np.asarray(image))
     if image.has_transparency_data:
         page = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(page, image.convert("RGBA"))

@@ -4,7 +4,7 @@ torch is imported where weights are touched, so that a recipe can be read and pl
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -13,28 +13,23 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ..digests import Json
-from ..errors import BadSample, Refused, UsageError
+from ..errors import BadSample, Refused
 from ..labels.class_map import ClassMap
-from ..labels.contract import Classes, EngineError, Geometry, LabelContract
+from ..labels.contract import EngineError, LabelContract
 from ..labels.label_map import Arrays, label_map_contract
 from ..reasons import Reason
-from ..shards.shard import Value
-from .checkpoints import LITE_PREFIX, find_checkpoint, local_checkpoint
+from .checkpoints import LITE_PREFIX, find_checkpoint
 from .content import folder_files
-from .images import MAX_PIXELS, decode_image, resize_square
-from .labeler import Batch, Labeler, Labels, Parameters, Prepared
+from .image_model import ImageModel, ImageModelParameters
+from .labeler import Batch, Labels
 from .registry import register
 
 STRIDE = 32
-NAMES = ("model", "class_names", "calibration")
-"""Parameters that only name what the facts hold by digest."""
-UNIDENTIFIED = ("class_names", "revision", "proof", "engine_error", "measured")
-"""Facts that are kept for people and for fetching, or stand in the contract; the digests are the identity."""
 COMPUTED_WITH = ("engine", "dtype", "compile", "calibration")
 """Parameters that decide the engine's error."""
 
 
-class LabelMapParameters(Parameters):
+class LabelMapParameters(ImageModelParameters):
     """What a label map is made with."""
 
     model: str
@@ -53,12 +48,6 @@ class LabelMapParameters(Parameters):
     """onnxruntime-int8: a folder of 1 to 512 images like those to be labelled (default: images that relabel makes)."""
     compile: bool = False
     """`torch.compile`: half a minute once per actor, for long jobs."""
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """How images are stretched to the square, antialiased."""
-    max_pixels: int = Field(default=MAX_PIXELS, ge=1, le=MAX_PIXELS)
-    """Larger images are dead letters."""
-    class_names: tuple[str, ...] | None = None
-    """Names of the classes in order, where the model does not bring them."""
 
     @model_validator(mode="after")
     def _fits_the_stride(self) -> "LabelMapParameters":
@@ -80,7 +69,7 @@ class LabelMapParameters(Parameters):
 
 
 @register
-class LabelMapLabeler(Labeler[LabelMapParameters]):
+class LabelMapLabeler(ImageModel[LabelMapParameters]):
     """Encoded image in; ids, scores and residual per cell out.
 
     A network whose output is not finite on a batch raises BadSample(BAD_OUTPUT) for the batch: the caller halves it
@@ -89,17 +78,17 @@ class LabelMapLabeler(Labeler[LabelMapParameters]):
 
     name = "label_map"
     version = 1
-    Parameters = LabelMapParameters
+    NAMES = (*ImageModel.NAMES, "calibration")
+    UNIDENTIFIED = (*ImageModel.UNIDENTIFIED, "proof", "engine_error", "measured")
 
     def __init__(self, parameters: LabelMapParameters, label: str = "") -> None:
         super().__init__(parameters, label)
         self._label: Callable[[np.ndarray], Arrays] | None = None
-        self._numerics: dict[str, Json] = {}
 
     def weight_files(self) -> Sequence[Path]:
-        checkpoint, calibration = local_checkpoint(self.parameters.model), self.parameters.calibration
+        calibration = self.parameters.calibration
         here = calibration is not None and Path(calibration).expanduser().is_dir()
-        return (*(checkpoint.files if checkpoint else ()), *(folder_files(calibration) if calibration and here else ()))
+        return (*super().weight_files(), *(folder_files(calibration) if calibration and here else ()))
 
     def inspected_parameters(self) -> dict[str, Json]:
         names = self.parameters.class_names
@@ -128,20 +117,9 @@ class LabelMapLabeler(Labeler[LabelMapParameters]):
         measured = opened.measured or engines.Measured(0.0, 1.0, 0)
         names = self.parameters.class_names
         class_map = ClassMap(names) if names else classifier.load_class_map()
-        if len(class_map.names) != classifier.head.out_features:
-            raise UsageError(
-                f"the model tells {classifier.head.out_features} classes apart, got {len(class_map.names)} class "
-                "names. Give `class_names` for all of them, in order."
-            )
         return {
-            "weights": classifier.weights,
-            "revision": classifier.revision,
-            "architecture": classifier.architecture,
-            "normalisation": classifier.normalisation.to_json(),
-            "grid": list(opened.surgery.grid),
+            **self.describe(classifier, opened.surgery.grid, class_map, classifier.head.out_features),
             "proof": opened.surgery.proof,
-            "classes": class_map.declare().model_dump(mode="json"),
-            "class_names": list(class_map.names),
             "calibration": engines.calibration_digest(choice, self.parameters.input_size),
             "engine_error": None if choice.exact else measured.bounds(choice.description).model_dump(mode="json"),
             "measured": None if choice.exact else dataclasses.asdict(measured),
@@ -155,39 +133,16 @@ class LabelMapLabeler(Labeler[LabelMapParameters]):
     def _shape(self) -> dict[str, int]:
         return {"size": self.parameters.input_size, "compute_batch": self.compute_batch, "threads": self.threads}
 
-    def identity(self) -> dict[str, Json]:
-        parameters = self.parameters.model_dump(mode="json")
-        return {
-            "parameters": {name: value for name, value in parameters.items() if name not in NAMES},
-            **{name: value for name, value in self._known_facts().items() if name not in UNIDENTIFIED},
-        }
-
     def writes(self) -> LabelContract:
-        facts = self._known_facts()
-        geometry = Geometry(
-            size=self.parameters.input_size, interpolation=self.parameters.interpolation, orientation="exif"
-        )
+        facts = self.known_facts()
         rows, columns = facts["grid"]
-        classes = Classes.model_validate(facts["classes"])
-        contract = label_map_contract(self.label, classes, (rows, columns), self.parameters.top_k, geometry)
+        contract = label_map_contract(
+            self.label, self.classes(), (rows, columns), self.parameters.top_k, self.geometry()
+        )
         error = facts["engine_error"]
         return contract.model_copy(
             update={"proof": facts["proof"], "engine_error": EngineError.model_validate(error) if error else None}
         )
-
-    def _known_facts(self) -> dict[str, Json]:
-        if not self.facts:
-            raise UsageError("this labeler has no facts yet. Set `labeler.facts = Lock(path).facts(labeler)` first.")
-        return self.facts
-
-    def prepare(self, sample: Mapping[str, Value]) -> Prepared:
-        data = sample["image"]
-        if not isinstance(data, bytes):
-            raise BadSample(Reason.NOT_AN_IMAGE, f"the image field holds {type(data).__name__}, expected bytes")
-        image = decode_image(data, self.parameters.max_pixels)
-        height, width, _ = image.shape
-        square = resize_square(image, self.parameters.input_size, self.parameters.interpolation)
-        return {"image": square, "height": np.array(height, np.int32), "width": np.array(width, np.int32)}
 
     def load(self, device: str) -> None:
         """Raises Refused where the weights are not those of the facts, the surgery's proof fails on this device, or
@@ -196,10 +151,10 @@ class LabelMapLabeler(Labeler[LabelMapParameters]):
         from . import engines
         from .inference import FixedBatches, fix_kernels, numerics
 
-        facts = self._known_facts()
+        facts = self.known_facts()
         classifier, choice = self.open_classifier(facts["revision"]), self._choice()
-        self._check("weights", classifier.weights)
-        self._check("calibration", engines.calibration_digest(choice, self.parameters.input_size))
+        self.check_digest("weights", classifier.weights)
+        self.check_digest("calibration", engines.calibration_digest(choice, self.parameters.input_size))
         fix_kernels(self.threads)
         opened = engines.open_engine(classifier, choice, device, **self._shape())
         assert list(opened.surgery.grid) == facts["grid"], (opened.surgery, facts["grid"])
@@ -209,14 +164,6 @@ class LabelMapLabeler(Labeler[LabelMapParameters]):
         )
         packages = {name: version(name) for name in (*classifier.packages, *opened.packages)}
         self._numerics = {**numerics(opened.network.device), **packages, "compute_batch": self.compute_batch}
-
-    def _check(self, what: str, found: str | None) -> None:
-        planned = self.facts[what]
-        if found != planned:
-            raise Refused(
-                f"the {what} of {self.parameters.model} on this machine have digest {found}, the plan was made with "
-                f"{planned}. Put the same files on every machine, or plan again."
-            )
 
     def _check_error(self, measured: Any) -> None:
         bounds = self.writes().engine_error
@@ -237,6 +184,3 @@ class LabelMapLabeler(Labeler[LabelMapParameters]):
             raise BadSample(Reason.BAD_OUTPUT, "the network's logits are not finite, or beyond float16 (65504)")
         columns = {**arrays, "height": np.asarray(batch["height"]), "width": np.asarray(batch["width"])}
         return {f"{self.label}_{suffix}": values for suffix, values in columns.items()}
-
-    def numerics(self) -> dict[str, Json]:
-        return self._numerics

@@ -58,12 +58,14 @@ class Labeler(ABC, Generic[P]):
     """Taken from the brackets behind `Labeler`."""
     needs: ClassVar[tuple[str, ...]] = ("image",)
     """Sample fields that `prepare` reads; a sample without one is a dead letter."""
+    max_batches: ClassVar[int] = 1
+    """Compute batches that one call may hold; above 1, `__call__` gets any multiple of `compute_batch` up to this."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "Parameters" not in cls.__dict__:
-            given = [argument for base in cls.__dict__.get("__orig_bases__", ()) for argument in typing.get_args(base)]
-            models = [each for each in given if isinstance(each, type) and issubclass(each, Parameters)]
+            bases = [base for base in cls.__dict__.get("__orig_bases__", ()) if _is_labeler(typing.get_origin(base))]
+            models = [each for base in bases for each in typing.get_args(base) if isinstance(each, type)]
             cls.Parameters = models[0] if models else getattr(cls, "Parameters", Parameters)
 
     def __init__(self, parameters: P, label: str = "") -> None:
@@ -121,7 +123,10 @@ class Labeler(ABC, Generic[P]):
         contract = self.writes()
         wanted = {column.name.removeprefix(f"{self.label}_"): column for column in contract.columns}
         if wanted.keys() != values.keys():
-            raise Refused(f"the contract of {self.label!r} has {', '.join(wanted)}; columns() got {', '.join(values)}.")
+            raise Refused(
+                f"the contract of {self.label!r} has the columns {', '.join(wanted)}; columns() got "
+                f"{', '.join(values) or 'none'}. Give these, or change what writes() declares."
+            )
         return {column.name: _as_declared(column, values[suffix]) for suffix, column in wanted.items()}
 
     @abstractmethod
@@ -146,13 +151,18 @@ class Labeler(ABC, Generic[P]):
         return {}
 
 
+def _is_labeler(origin: Any) -> bool:
+    return isinstance(origin, type) and issubclass(origin, Labeler)
+
+
 def _as_declared(column: Column, values: np.ndarray | Sequence[Any]) -> np.ndarray | Sequence[Any]:
     if column.loose and column.dtype != "|b1":
         return values
     array = np.asarray(values)
     if array.dtype.kind not in SOURCE_KINDS[np.dtype(column.dtype).kind]:
         raise Refused(
-            f"label column {column.name!r} is {column.dtype} by its contract, got {array.dtype.str}; convert it first."
+            f"label column {column.name!r} is {column.dtype} by its contract, got {array.dtype.str}: convert it first, "
+            "or change what writes() declares."
         )
     with np.errstate(over="ignore"):
         cast = array.astype(column.dtype)

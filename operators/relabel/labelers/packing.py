@@ -5,12 +5,13 @@ whose samples agree in dtype and shape lies contiguously and unpacks as one stac
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from ..digests import Json, canonical_json
+from ..errors import Refused
 from .labeler import Batch, Prepared
 
 ALIGNMENT = 64
@@ -18,9 +19,13 @@ LENGTH_BYTES = 8
 
 
 def pack(samples: Sequence[Prepared]) -> pa.Buffer:
-    """All samples of a part, in order; every array is copied once. Samples must have the same fields."""
+    """All samples of a part, in order; every array is copied once.
+
+    Raises Refused where samples have different fields.
+    """
     fields = list(samples[0]) if samples else []
-    assert all(set(sample) == set(fields) for sample in samples), "samples of one part must have the same fields"
+    if other := next((sample for sample in samples if set(sample) != set(fields)), None):
+        raise Refused(f"prepare() must give the same fields for every sample, got {fields} and {list(other)}.")
     layouts, cursor = [], 0
     for name in fields:
         layout = _layout(name, [sample[name] for sample in samples], cursor)
@@ -39,6 +44,21 @@ def pack(samples: Sequence[Prepared]) -> pa.Buffer:
     return buffer
 
 
+def check_prepared(sample: object) -> None:
+    """Raises Refused where this is nothing that can be packed."""
+    if not isinstance(sample, Mapping) or not sample:
+        raise Refused(
+            f"prepare() must give arrays by name such as {{'image': pixels}}, got {type(sample).__name__}. Return a "
+            "dict; a sample that cannot be labelled raises BadSample."
+        )
+    for name, array in sample.items():
+        if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+            got = "an array of Python objects" if isinstance(array, np.ndarray) else type(array).__name__
+            raise Refused(
+                f"prepare() must give numpy arrays of numbers or text, got {got} for {name!r}. Convert it by np.array."
+            )
+
+
 def _aligned(position: int) -> int:
     return -(-position // ALIGNMENT) * ALIGNMENT
 
@@ -47,8 +67,6 @@ def _layout(name: str, arrays: Sequence[np.ndarray], start: int) -> dict[str, Js
     """Where a field's samples lie, relative to the first array; `end` is the next free aligned position."""
     if arrays[0].dtype.kind == "U":
         return {"name": name, "text": [str(array) for array in arrays]}
-    if any(array.dtype.hasobject for array in arrays):
-        raise TypeError(f"the prepared field {name!r} holds Python objects; prepare() must give arrays or text.")
     stacked = len({(array.dtype.str, array.shape) for array in arrays}) == 1
     offsets = [_aligned(start)]
     for array in arrays:

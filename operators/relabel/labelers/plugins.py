@@ -14,11 +14,8 @@ from types import ModuleType
 
 from ..errors import RelabelError, UsageError
 from . import registry
+from .failures import OWN_CODE_ERRORS
 from .provenance import digests, root_module
-
-IMPORT_ERRORS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError,
-                 RuntimeError, SyntaxError, TypeError, ValueError)  # fmt: skip
-"""What running somebody's module may raise."""
 
 _seen: dict[str, dict[str, str]] = {}
 """Module -> its files' digests when this process imported it."""
@@ -33,6 +30,8 @@ def load_plugin(reference: str, folders: Sequence[Path] = ()) -> ModuleType:
     it cannot be found or imported, registers nothing, or was edited since this process imported it.
     """
     registry.load_built_in()
+    if not is_path(reference) and reference not in sys.modules:
+        _refuse_folder(reference, folders)
     module = _import_path(_find(reference, folders)) if is_path(reference) else _import_name(reference)
     root = root_module(module.__name__)
     if not any(root_module(cls.__module__) is root for cls in registry.registered()):
@@ -45,6 +44,16 @@ def load_plugin(reference: str, folders: Sequence[Path] = ()) -> ModuleType:
 
 def is_path(reference: str) -> bool:
     return "/" in reference or reference.endswith(".py") or reference.startswith((".", "~"))
+
+
+def _refuse_folder(reference: str, folders: Sequence[Path]) -> None:
+    """A package folder beside the recipe that was meant by its bare name."""
+    for folder in (*folders, Path.cwd()):
+        if (folder / reference / "__init__.py").is_file() and importlib.util.find_spec(reference) is None:
+            raise UsageError(
+                f"no module {reference!r} is installed here. The folder {folder / reference} is named with a slash: "
+                f"plugins: [./{reference}]."
+            )
 
 
 def _find(reference: str, folders: Sequence[Path]) -> Path:
@@ -67,7 +76,12 @@ def _import_path(path: Path) -> ModuleType:
     """The module of a .py file or package folder, under the name of the file or folder."""
     name, file = path.stem if path.is_file() else path.name, path / "__init__.py" if path.is_dir() else path
     if not name.isidentifier() or file.suffix != ".py":
-        raise UsageError(f"a plugin is a .py file or a folder with a name that Python can import, got {path.name!r}.")
+        raise UsageError(
+            f"a plugin is a .py file or a package folder whose name Python can import (letters, digits and _), got "
+            f"{path.name!r}. Rename it."
+        )
+    if (path.parent / "__init__.py").is_file():
+        raise UsageError(f"the plugin {path} is a part of the package {path.parent}: name that folder in `plugins:`.")
     held = sys.modules.get(name)
     if held is None:
         _refuse_taken(name, file)
@@ -105,7 +119,7 @@ def _first_import(name: str, work: Callable[[], ModuleType]) -> ModuleType:
     before = registry.registered()
     try:
         module = work()
-    except IMPORT_ERRORS as error:
+    except OWN_CODE_ERRORS as error:
         registry.restore(before)
         if isinstance(error, RelabelError):
             raise
@@ -121,7 +135,13 @@ def explain_import(name: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"the plugin {name!r} is not valid Python: {error.filename}:{error.lineno}: {error.msg}"
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"the plugin {name!r} cannot be imported: {last.filename}:{last.lineno}: {type(error).__name__}: {error}"
+    what = f"the plugin {name!r} cannot be imported: {last.filename}:{last.lineno}: {type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError) and Path(last.filename).with_name(f"{error.name}.py").is_file():
+        return (
+            f"{what}. Only the plugin travels to workers: put both files into a folder with an __init__.py, name that "
+            f"folder, and import by `from .{error.name} import ...`."
+        )
+    return what
 
 
 def _refuse_taken(name: str, file: Path) -> None:

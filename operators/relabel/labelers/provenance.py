@@ -20,15 +20,28 @@ SCRIPT = "__main__"
 
 @functools.cache
 def source_of(cls: type) -> Json:
-    """`{"digest": ..., "files": {name: sha256}}` of the module or package that defines `cls`, as it lies on disk now.
+    """`{"digest": ..., "files": {name: sha256}}` of what defines `cls` (see `definers`), as it lies on disk now.
 
     None for relabel's own classes. Raises UsageError where there is no source to be found.
     """
-    if cls.__module__.partition(".")[0] == OWN:
+    if is_own(cls):
         return None
-    module = root_module(cls.__module__)
-    files = digests(module) if getattr(module, "__file__", None) else {cls.__name__: _cell(cls)}
+    files: dict[str, str] = {}
+    for each in definers(cls):
+        module = root_module(each.__module__)
+        files |= digests(module) if getattr(module, "__file__", None) else {each.__name__: _cell(each)}
     return {"digest": digest(files), "files": files}
+
+
+def is_own(cls: type) -> bool:
+    """Whether it is relabel's."""
+    return cls.__module__.partition(".")[0] == OWN
+
+
+def definers(cls: type) -> list[type]:
+    """The operator's class and the operators of the user's own that it derives from, whatever module they lie in."""
+    operator = next(base for base in cls.__mro__ if is_own(base) and base.__name__ == "Labeler")
+    return [base for base in cls.__mro__ if issubclass(base, operator) and not is_own(base)]
 
 
 def root_module(name: str) -> ModuleType:

@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from ..errors import RelabelError, UnknownName, UsageError
+from .failures import OWN_CODE_ERRORS
 from .labeler import Labeler, Parameters
 
 ENTRY_POINT_GROUP = "relabel.operators"
@@ -40,6 +41,8 @@ def check_declaration(cls: type[Any]) -> None:
         raise UsageError(f"{where}.version must be a whole number from 1, got {version!r}. Begin with `version = 1`.")
     if not (isinstance(cls.Parameters, type) and issubclass(cls.Parameters, Parameters)):
         raise UsageError(f"{where}.Parameters must be a class that derives from relabel.Parameters.")
+    if not isinstance(cls.needs, tuple) or not all(isinstance(need, str) for need in cls.needs):
+        raise UsageError(f"{where}.needs must be a tuple of field names such as ('image',), got {cls.needs!r}.")
     if missing := sorted(cls.__abstractmethods__):
         raise UsageError(f"{where} lacks {', '.join(missing)}: a labeler writes, prepares and labels.")
 
@@ -70,11 +73,11 @@ def labelers() -> dict[str, type[Labeler[Any]]]:
 
 def _load(entry_point: EntryPoint) -> None:
     """Imports an installed plugin; a class that it points to is registered, whether or not the plugin did so."""
-    from .plugins import IMPORT_ERRORS, explain_import
+    from .plugins import explain_import
 
     try:
         found = entry_point.load()
-    except IMPORT_ERRORS as error:
+    except OWN_CODE_ERRORS as error:
         if isinstance(error, RelabelError):
             raise
         distribution = entry_point.dist.name if entry_point.dist else "unknown"

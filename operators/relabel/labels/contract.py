@@ -71,7 +71,8 @@ class Column(Declaration):
         if self.shape:
             return pa.binary(self.size_bytes)
         if self.dtype.startswith(LIST):
-            return pa.list_(SCALARS[self.dtype.removeprefix(LIST)])
+            # As Parquet calls it: a list that is read back has the type that it was written with.
+            return pa.list_(pa.field("element", SCALARS[self.dtype.removeprefix(LIST)]))
         return SCALARS[self.dtype]
 
 

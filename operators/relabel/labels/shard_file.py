@@ -110,12 +110,21 @@ def label_columns(contract: LabelContract, labels: Mapping[str, np.ndarray | Seq
 
     Raises Refused where a column is missing or breaks the contract.
     """
-    if set(labels) != {column.name for column in contract.columns}:
-        wanted = ", ".join(column.name for column in contract.columns)
-        raise Refused(f"the label {contract.name!r} has the columns {wanted}; the labeler gave {sorted(labels)}.")
+    check_columns(contract, labels)
     ok = np.ones(rows, np.bool_)
     arrays = [_label_array(column, ok, labels[column.name]) for column in contract.columns]
     return pa.table(dict(zip([column.name for column in contract.columns], arrays, strict=True)))
+
+
+def check_columns(contract: LabelContract, labels: object) -> None:
+    """Raises Refused where a labeler's output is not the columns of its label."""
+    wanted = [column.name for column in contract.columns]
+    if not isinstance(labels, Mapping) or set(labels) != set(wanted):
+        got = ", ".join(map(str, labels)) if isinstance(labels, Mapping) else type(labels).__name__
+        raise Refused(
+            f"the labeler must give the columns {', '.join(wanted)} of the label {contract.name!r}, got {got}. "
+            "`return self.columns(...)` names them."
+        )
 
 
 def column_values(table: pa.Table, column: Column) -> np.ndarray | list[Any]:
@@ -131,7 +140,8 @@ def _label_array(column: Column, ok: Bool[np.ndarray, " rows"], values: np.ndarr
     if stacked.dtype != np.dtype(column.dtype) or stacked.shape != expected:
         raise Refused(
             f"label column {column.name!r} must be {column.dtype} {list(expected)} by its contract, "
-            f"got {stacked.dtype.str} {list(stacked.shape)}; the labeler breaks its contract."
+            f"got {stacked.dtype.str} {list(stacked.shape)}; the labeler breaks its contract. `self.columns(...)` "
+            "converts dtypes; a shape is the rows of the batch, then the column's own."
         )
     return _text_array(column, ok, stacked.tolist()) if column.loose else _dense_array(column, ok, stacked)
 

@@ -13,7 +13,7 @@ from ..digests import Json, digest
 from ..errors import Refused, StoreConflict, UsageError
 from ..storage.objects import ObjectStore, settle
 from .receipts import Receipt
-from .segments import Entry, SegmentRef, entry_of, read_segments, write_segment
+from .segments import Entry, SegmentRef, entry_of, read_segments, write_segments
 from .stored import absences
 from .versions import (
     FORMAT,
@@ -25,7 +25,7 @@ from .versions import (
     mix,
     parent_digest,
     parse_version,
-    read_history,
+    read_history_around,
     tool,
     version_path,
 )
@@ -78,7 +78,7 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
     same shards since this one was planned.
     """
     ensure_store(store, uuid.uuid4().hex)
-    history = read_history(store)
+    history = read_history_around(store, draft.parent)
     base = history[-1] if history else None
     for version in history:
         if version.run_id == draft.run_id:
@@ -170,10 +170,10 @@ def refuse_conflict(change: Change, held: Mapping[str, Entry], run_id: str) -> N
 def next_segments(
     store: ObjectStore, kept: Sequence[SegmentRef], changed: Sequence[Entry], entries: Sequence[Entry]
 ) -> tuple[SegmentRef, ...]:
-    """The parent's and one small one, or one for all where they would be too many."""
+    """The parent's and a small one, or new ones for all where they would be too many."""
     if not kept or len(kept) >= MAX_SEGMENTS:
-        return (write_segment(store, entries),)
-    return (*kept, write_segment(store, changed))
+        return write_segments(store, entries)
+    return (*kept, *write_segments(store, changed))
 
 
 def describe(

@@ -67,7 +67,9 @@ def decode_records(cls: type[D], data: bytes, path: str) -> list[D]:
     """The records that were encoded; raises StoreCorrupt, naming `path`, where these bytes are not such a file."""
     types = fields_of(cls)
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
+        # Half the time of `read_table`, which takes a file for a data set.
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+            table = file.read(use_threads=False)
         columns = [[unpack(value) for value in table[name].to_pylist()] for name, unpack in unpackers(types).items()]
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise StoreCorrupt(f"{path} is not a list of {cls.__name__.lower()}s that relabel wrote: {error}") from error

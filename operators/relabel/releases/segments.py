@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..digests import digest, sha256
 from ..labels.contract import Declaration
-from ..storage.objects import ObjectStore
+from ..storage.objects import ObjectStore, settle
 from .receipts import Receipt
 from .records import decode_records, encode_records
 from .stored import Stored, get_checked, in_threads
+
+MAX_ENTRIES = 200_000
+"""About 20 MB: well within what one conditional PUT may hold."""
 
 
 class SegmentRef(Declaration):
@@ -71,14 +74,24 @@ def entry_of(receipt: Receipt) -> Entry:
     return Entry(**shared, numerics=digest(receipt.numerics))
 
 
-def write_segment(store: ObjectStore, entries: Iterable[Entry]) -> SegmentRef:
-    """Equal entries give the same object, whoever writes it and however often."""
+def write_segments(store: ObjectStore, entries: Iterable[Entry]) -> tuple[SegmentRef, ...]:
+    """By shard name, in segments of at most MAX_ENTRIES."""
     ordered = sorted(entries, key=lambda entry: entry.shard)
+    starts = range(0, max(1, len(ordered)), MAX_ENTRIES)
+    return tuple(write_segment(store, ordered[start : start + MAX_ENTRIES]) for start in starts)
+
+
+def write_segment(store: ObjectStore, ordered: Sequence[Entry]) -> SegmentRef:
+    """Equal entries give the same object, whoever writes it and however often.
+
+    Created once: a release may stand on an equal one already, which a second write could tear.
+    """
     data = encode_records(Entry, ordered)
     ref = SegmentRef(
         path=f"segments/{sha256(data)}.parquet", sha256=sha256(data), size_bytes=len(data), entries=len(ordered)
     )
-    store.put(ref.path, data)
+    if settle(store, ref.path, data) != data:
+        store.put(ref.path, data)  # what lay there was damaged
     return ref
 
 

@@ -1,8 +1,9 @@
 """Stored: an object as it was when it was written, and whether it is still so."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from ..digests import sha256
@@ -13,6 +14,8 @@ NUM_REQUESTS = 16
 """In flight at a time; receipts and versions are small, so latency decides."""
 LIST_FROM = 64
 """From so many objects on, one listing is cheaper than asking for each."""
+
+_one_at_a_time = False
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -80,7 +83,18 @@ def sizer(store: ObjectStore) -> Callable[[str], int | None]:
 
 def in_threads(work: Callable[[T], R], items: Sequence[T], num_threads: int = NUM_REQUESTS) -> list[R]:
     """`work` of each item, in order; the first error ends it."""
-    if len(items) < 2:
+    if len(items) < 2 or _one_at_a_time:
         return [work(item) for item in items]
     with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
         return list(pool.map(work, items))
+
+
+@contextlib.contextmanager
+def one_request_at_a_time() -> Iterator[None]:
+    """Inside, requests follow each other in the caller's thread, so that a test can number and repeat them."""
+    global _one_at_a_time  # noqa: PLW0603
+    before, _one_at_a_time = _one_at_a_time, True
+    try:
+        yield
+    finally:
+        _one_at_a_time = before

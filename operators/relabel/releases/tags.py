@@ -5,7 +5,7 @@ import re
 from ..digests import Json, seal, sha256, unseal
 from ..errors import StoreConflict, StoreCorrupt, UnknownName, UsageError
 from ..storage.objects import ObjectStore, settle
-from .versions import version_path
+from .versions import version_digest, version_path
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
 RESERVED = ("latest",)
@@ -21,7 +21,7 @@ def write_tag(store: ObjectStore, name: str, number: int) -> None:
         raise UsageError(
             f"a tag is a letter, then letters, digits, `.`, `_`, `-`, and not {RESERVED[0]!r}; got {name!r}."
         )
-    fields: dict[str, Json] = {"version": number, "version_sha256": sha256(store.get(version_path(number)))}
+    fields: dict[str, Json] = {"version": number, "version_sha256": version_digest(store, number)}
     won = unseal(settle(store, tag_path(name), seal(fields)), store.full_url(tag_path(name)))
     if won != fields:
         raise StoreConflict(f"the tag {name!r} names version {won['version']} already and never moves. Choose another.")

@@ -4,6 +4,7 @@ Version n is `versions/v%010d.json`, created once; its existence is the publicat
 version names the digest of its parent's bytes.
 """
 
+import functools
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -120,6 +121,27 @@ def read_history(store: ObjectStore) -> list[Version]:
     return in_threads(lambda number: read_version(store, number), version_numbers(store))
 
 
+def read_history_around(store: ObjectStore, parent: int) -> list[Version]:
+    """What a commit must know of the past, oldest first: every version, less the damaged ones older than `parent`.
+
+    One request each, 16 at a time. A damaged old version holds nobody up: whatever run published it, a run planned
+    against a later one is another. From `parent` on each must be whole.
+    """
+    numbers = version_numbers(store)
+    if parent and parent not in numbers and store.exists(version_path(parent)):
+        numbers.append(parent)  # the listing lags behind
+
+    def read(number: int) -> Version | None:
+        try:
+            return read_version(store, number)
+        except StoreCorrupt:
+            if number < parent:
+                return None
+            raise
+
+    return [version for version in in_threads(read, numbers) if version is not None]
+
+
 def check_format(found: Json, url: str) -> None:
     if not isinstance(found, int):
         raise StoreCorrupt(f"{url} states no format number; relabel did not write it.")
@@ -189,6 +211,7 @@ def mix(entries: Iterable[Entry], known: Mapping[str, Json]) -> dict[str, Json]:
     return {name: {**known[name], "shards": number} for name, number in shards.items()}
 
 
+@functools.cache
 def tool() -> dict[str, Json]:
     """Which software published; for people, decides nothing."""
     packages = {name: installed_version(name) for name in KEY_PACKAGES}
@@ -196,5 +219,16 @@ def tool() -> dict[str, Json]:
 
 
 def parent_digest(store: ObjectStore, parent: Version | None) -> str:
-    """Of the bytes as they lie in the store: an older relabel may have written them otherwise."""
-    return "" if parent is None else sha256(store.get(version_path(parent.version)))
+    """Of the bytes as they lie in the store: an older relabel may have written them otherwise.
+
+    Raises StoreCorrupt where they did not come whole: a version that names half a parent would be wrong for ever.
+    """
+    return "" if parent is None else version_digest(store, parent.version)
+
+
+def version_digest(store: ObjectStore, number: int) -> str:
+    """sha256 of a version's file, which was whole; raises StoreCorrupt."""
+    path = version_path(number)
+    data = store.get(path)
+    parse_version(data, store.full_url(path))
+    return sha256(data)

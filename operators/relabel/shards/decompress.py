@@ -11,34 +11,40 @@ import pyarrow as pa
 
 from ..errors import BadShard
 from ..reasons import Reason
+from .limits import FREE_DECOMPRESSED_BYTES, MAX_DECOMPRESSED_BYTES, MAX_EXPANSION
 from .stream import ByteStream
 
 Codec = Literal["gzip", "zstd"]
 
 CHUNK_BYTES = 1 << 20
-MAX_BYTES = 1 << 38
-"""256 GiB: what one shard may decompress to."""
 
 
-def decompress(stream: ByteStream, codec: Codec, max_bytes: int = MAX_BYTES) -> Iterator[bytes]:
+def decompress(stream: ByteStream, codec: Codec, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> Iterator[bytes]:
     """Decompressed chunks; `stream` is read to its end.
 
-    Raises BadShard: TRUNCATED_SHARD, CORRUPT_SHARD, UNSUPPORTED_SHARD beyond `max_bytes`, and what `stream` raises.
+    Raises BadShard: TRUNCATED_SHARD, CORRUPT_SHARD, UNSUPPORTED_SHARD beyond `max_bytes` or at a bomb's expansion, and
+    what `stream` raises.
     """
     source = ChunkFile(iter(stream))
+    limit = min(max_bytes, max(FREE_DECOMPRESSED_BYTES, MAX_EXPANSION * stream.size))
     total = 0
     with pa.CompressedInputStream(pa.PythonFile(source, "r"), codec) as inside:
-        while chunk := read(inside, stream.path, codec):
+        room = bytearray(CHUNK_BYTES)
+        while chunk := read(inside, room, stream.path, codec):
             total += len(chunk)
-            if total > max_bytes:
-                raise BadShard(Reason.UNSUPPORTED_SHARD, f"{stream.path} decompresses to more than {max_bytes} bytes")
+            if total > limit:
+                raise BadShard(
+                    Reason.UNSUPPORTED_SHARD,
+                    f"{stream.path} of {stream.size} bytes decompresses to more than the {limit} that are read",
+                )
             yield chunk
     source.drain()
 
 
-def read(inside: pa.CompressedInputStream, path: str, codec: Codec) -> bytes:
+def read(inside: pa.CompressedInputStream, room: bytearray, path: str, codec: Codec) -> bytes:
     try:
-        return bytes(inside.read(CHUNK_BYTES))
+        # A failed `read` of pyarrow 26 never frees the bytes that it would have returned.
+        return bytes(memoryview(room)[: inside.readinto(room)])
     except OSError as error:
         if "Truncated" in str(error):
             raise BadShard(Reason.TRUNCATED_SHARD, f"{path} ends inside its {codec} stream; copy it again") from error

@@ -12,10 +12,10 @@ from ..errors import BadShard, UsageError
 from ..reasons import Reason
 from ..storage.filesystems import is_local
 from .keys import BAD_KEY, decode_key, is_good_key
+from .limits import MAX_MEMBER_BYTES
 from .listing import GLOB, Files, absolute, find_below, join
 from .shard import Member, Sample, Shard, ShardReading, Source
 from .stream import WINDOW, open_stream, ordered
-from .tar import MAX_MEMBER_BYTES
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 BUCKETS = 16

@@ -5,12 +5,13 @@ recipe alone and not on what happens to be stored.
 """
 
 import glob
+import math
 import os
 import posixpath
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from braceexpand import braceexpand
 from ..digests import Json
 from ..errors import ObjectMissing, UsageError
 from ..storage.failures import translated
-from ..storage.filesystems import is_local, local_path, resolve
+from ..storage.filesystems import check_url, is_local, local_path, resolve
+from .keys import is_good_key
+from .limits import MAX_LISTED_FILES, MAX_LISTING_BYTES
 from .ranges import version_of
 from .shard import Member, Shard
 
 MAGIC = re.compile(r"[*?\[{]")
 GLOB = re.compile(r"[*?\[]")
+RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
+GROUP = re.compile(r"\{([^{}]*)\}")
 FEW = 4
 """Up to this many names of one folder are asked for one by one; more, and the folder is listed."""
 
@@ -74,7 +79,14 @@ class Files:
 
     def shards(self) -> list[Shard]:
         """Every file as a shard of its own, sorted by name."""
-        return [Shard(member.path, join(self.root, member.path), member.size, member.etag) for member in self.members()]
+        members = self.members()
+        if odd := [member.path for member in members if not is_good_key(member.path)]:
+            shown = ", ".join(ascii(name) for name in odd[:3])
+            raise UsageError(
+                f"{len(odd)} files have names that are not printable UTF-8 ({shown}), which no release can carry. "
+                "Rename them, or choose a pattern that leaves them out."
+            )
+        return [Shard(member.path, join(self.root, member.path), member.size, member.etag) for member in members]
 
     def _spelled_out(self, given: str) -> Iterator[str]:
         if not given.startswith("@"):
@@ -82,9 +94,10 @@ class Files:
             return
         listing = absolute(given[1:])
         folder = posixpath.dirname(listing)
-        for line in read_text(listing, self.options).splitlines():
+        for number, line in enumerate(read_text(listing, self.options).split("\n"), start=1):
             entry = line.strip()
             if entry and not entry.startswith("#"):
+                check_entry(entry, f"{listing}, line {number}")
                 yield entry if "://" in entry or entry.startswith("/") else join(folder, entry)
 
 
@@ -123,15 +136,50 @@ def expand_braces(pattern: str) -> Iterable[str]:
     if "{" not in pattern:
         return [pattern]
     try:
-        return list(braceexpand(pattern, escape=False))
-    except ValueError as error:
+        if at_least(pattern) > MAX_LISTED_FILES:
+            raise too_many(pattern)
+        names = list(islice(braceexpand(pattern, escape=False), MAX_LISTED_FILES + 1))
+    except UsageError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"source.path {pattern!r}: the braces do not match. Write {{000..012}} or {{a,b}}.") from error
+    if len(names) > MAX_LISTED_FILES:
+        raise too_many(pattern)
+    return names
+
+
+def at_least(pattern: str) -> int:
+    """How many names a pattern spells out: all of them where no braces lie in braces, else of its largest range."""
+    spans = [span(match) for match in RANGE.finditer(pattern)]
+    if "{" in GROUP.sub("", pattern):
+        return max(spans, default=1)
+    return math.prod(spans) * math.prod(group[1].count(",") + 1 for group in GROUP.finditer(pattern))
+
+
+def span(match: re.Match[str]) -> int:
+    """How many numbers `{a..b}` spells out."""
+    return abs(int(match[2]) - int(match[1])) + 1
+
+
+def too_many(pattern: str) -> UsageError:
+    return UsageError(f"source.path {pattern!r} spells out more than {MAX_LISTED_FILES} names; use a glob.")
+
+
+def check_entry(entry: str, where: str) -> None:
+    """Raises UsageError where a line of a listing file is no name, or carries a secret."""
+    try:
+        check_url(entry)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 def read_text(url: str, options: Mapping[str, Json]) -> str:
     filesystem, path = resolve(url, options)
     try:
         with translated(url):
+            size = int(filesystem.info(path)["size"] or 0)
+            if size > MAX_LISTING_BYTES:
+                raise UsageError(f"the listing file {url} has {size} bytes, at most {MAX_LISTING_BYTES} are read.")
             return bytes(filesystem.cat_file(path)).decode()
     except ObjectMissing as error:
         raise UsageError(f"the listing file {url} is not there; source.path names it with a leading @.") from error

@@ -19,7 +19,9 @@ from ..reasons import Reason
 from ..storage.failures import translated
 from ..storage.filesystems import resolve
 from .keys import BAD_KEY, decode_key, is_good_key
+from .limits import KEY_OVERHEAD_BYTES, MAX_BATCH_BYTES, MAX_KEYS_BYTES, MAX_NAME_BYTES
 from .listing import Files
+from .pages import footer_size, largest_page
 from .shard import Sample, Shard, ShardReading, Source, Value
 from .stream import ByteStream, LocalStream, open_stream, reclassified
 
@@ -73,6 +75,8 @@ class ParquetSource(Source):
         for choice in [*self.needs, *([(self.key,)] if self.key else [])]:
             if not set(choice) & set(known):
                 raise UnknownColumn(choice[0], known)
+        if twice := sorted({name for name in schema.names if schema.names.count(name) > 1} & set(known)):
+            raise BadShard(Reason.UNSUPPORTED_SHARD, f"two columns of the name {twice[0]!r}")
         wanted = {name for need in self.needs for name in need} | {*self.columns, self.key}
         return [name for name in known if name in wanted]
 
@@ -84,6 +88,7 @@ class ParquetSource(Source):
     def _look_into(self, shard: Shard) -> None:
         filesystem, path = resolve(shard.url, self.files.options)
         with translated(shard.url), filesystem.open(path, "rb") as file, sound(shard.url):
+            check_magic(file, shard.url)
             self.select(pq.ParquetFile(file).schema_arrow)
 
 
@@ -111,7 +116,7 @@ class ParquetReading(ShardReading):
             try:
                 yield from self._rows(file)
             except BadShard as error:
-                raise reclassified(error, self._stream) from error
+                raise reclassified(error, self._stream).of(self._stream.path) from error
             self._stream.check_unchanged()
 
     @property
@@ -134,12 +139,14 @@ class Namer:
     def __init__(self, source: ParquetSource) -> None:
         self._source = source
         self._seen: Counter[str] = Counter()
+        self._size = 0
 
     def name(self, row: int, fields: dict[str, Value]) -> Sample:
         """Raises BadShard(DUPLICATE_KEYS) where two rows carry one key."""
         if self._source.key is None:
             digest = sample_digest(self._source.media(fields)).hex()
             self._seen[digest] += 1
+            self._remember(digest)
             return Sample(f"{digest}-{self._seen[digest] - 1}", row, fields)
         value = fields[self._source.key]
         if isinstance(value, bytes):
@@ -148,8 +155,17 @@ class Namer:
             key, good = (f"null-{row}", False) if value is None else (str(value), True)
         if self._seen[key]:
             raise BadShard(Reason.DUPLICATE_KEYS, f"two rows have the key {key!r} in column {self._source.key!r}")
+        if len(key) > MAX_NAME_BYTES:
+            raise BadShard(Reason.UNSUPPORTED_SHARD, f"row {row} has a key of {len(key)} characters")
         self._seen[key] = 1
+        self._remember(key)
         return Sample(key, row, fields if good and is_good_key(key) else {**fields, BAD_KEY: True})
+
+    def _remember(self, key: str) -> None:
+        # Rows that repeat a key count too: a few bytes can claim more of them than anybody can read.
+        self._size += len(key) + KEY_OVERHEAD_BYTES
+        if self._size > MAX_KEYS_BYTES:
+            raise BadShard(Reason.UNSUPPORTED_SHARD, f"more than {len(self._seen) - 1} rows; write smaller shards")
 
 
 @contextlib.contextmanager
@@ -173,7 +189,7 @@ def on_disk(stream: ByteStream) -> Iterator[IO[bytes]]:
         yield file.file
 
 
-def check_magic(file: IO[bytes], url: str) -> None:
+def check_magic(file: Any, url: str) -> None:
     """Tell a file that was cut off from one that never was Parquet."""
     with translated(url):
         file.seek(0)
@@ -186,6 +202,9 @@ def check_magic(file: IO[bytes], url: str) -> None:
         raise BadShard(Reason.CORRUPT_SHARD, f"{url} is no Parquet file (it starts with {head!r}); check source.kind")
     if tail != MAGIC or size < MIN_BYTES:
         raise BadShard(Reason.TRUNCATED_SHARD, f"{url} lacks Parquet's footer; copy it again")
+    with translated(url):
+        footer_size(file, size, url)
+        file.seek(0)
 
 
 @contextlib.contextmanager
@@ -212,7 +231,8 @@ def batches(raw: IO[bytes], url: str, source: ParquetSource) -> Iterator[list[di
             )
             check_counts(file.metadata, url)
             columns = source.select(file.schema_arrow)
-            found = file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False)
+            rows_at_a_time = min(BATCH_ROWS, max(1, MAX_BATCH_BYTES // max(1, largest_page(raw, columns, url))))
+            found = file.iter_batches(rows_at_a_time, columns=columns, use_threads=False)
         left = file.metadata.num_rows
         while True:
             with sound(url):

@@ -1,5 +1,6 @@
 """Source: the recipe's `source` section, and the source that it opens."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from ..digests import Json
 from ..errors import BadSample
 from ..reasons import Reason
+from ..storage.filesystems import check_options, check_url
 from .folder import BUCKETS, EXTENSIONS, FolderSource
 from .parquet import ParquetSource
 from .shard import Sample, Source
@@ -29,7 +31,7 @@ FIELDS: Mapping[Kind, Mapping[str, str]] = {
 class SourceConfig(BaseModel):
     """The data set being relabeled."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     path: str | tuple[str, ...]
     """A path or URL, brace pattern (`s3://b/train-{000..127}.tar`), glob, `@listing.txt`, or a list of those; for
@@ -67,7 +69,15 @@ class SourceConfig(BaseModel):
     def is_not_empty(cls, path: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if not path or not all(path):
             raise ValueError("expected a path, a pattern or a list of them; it is empty")
+        for each in [path] if isinstance(path, str) else path:
+            check_url(each.removeprefix("@"))
         return path
+
+    @field_validator("storage_options")
+    @classmethod
+    def holds_no_secret(cls, options: dict[str, Any]) -> dict[str, Any]:
+        check_options(options)
+        return options
 
     @model_validator(mode="after")
     def fits_together(self) -> "SourceConfig":
@@ -80,8 +90,7 @@ class SourceConfig(BaseModel):
 
     def choice(self, need: str) -> tuple[str, ...]:
         """The fields that meet a need, in order of preference; a need that nothing is said of names its own field."""
-        text = self.fields.get(need) or FIELDS[self.kind].get(need, need)
-        return tuple(part.strip() for part in text.split(";"))
+        return names_in(self.fields.get(need) or FIELDS[self.kind].get(need, need))
 
     @property
     def choices(self) -> dict[str, tuple[str, ...]]:
@@ -90,7 +99,12 @@ class SourceConfig(BaseModel):
 
     def where_admits(self, sample: Sample) -> bool:
         """Whether `where` lets the sample be labelled; raises BadSample where its metadata cannot be read."""
-        return Where(self.where).admits(sample)
+        return not self.where or Where(self.where).admits(sample)
+
+
+@functools.cache
+def names_in(choice: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in choice.split(";"))
 
 
 def kind_of(path: str) -> Kind:

@@ -1,64 +1,72 @@
 """Tar: the regular files of a ustar, pax or GNU archive, parsed from a stream of chunks.
 
 No archive yields fewer members than were written into it: every header's checksum is compared, both end-of-archive
-blocks must be there, and nothing that looks like a header may follow them.
+blocks must be there, and nothing that looks like a header may follow them. Where two readers would understand an
+archive differently (two names for one member, links that hold data), it is refused.
 """
 
+import io
+import re
 from collections.abc import Iterable, Iterator
 from zlib import adler32
 
 from ..errors import BadShard
 from ..reasons import Reason
+from .limits import MAX_EXTENSION_BYTES, MAX_MEMBER_BYTES, MAX_NAME_BYTES
 
 BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)
-MAX_MEMBER_BYTES = 1 << 30
-MAX_EXTENSION_BYTES = 1 << 20
-"""Of one pax header or GNU long name."""
 
 REGULAR = frozenset((b"0", b"\0", b"7"))
-EMPTY = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
-"""Links, devices, folders, pipes: nothing follows their header."""
-EXTENSIONS = frozenset((b"x", b"X", b"g", b"L", b"K"))
-UNREADABLE = {b"S": "a sparse member", b"M": "a member continued from another volume"}
+EMPTY = frozenset((b"3", b"4", b"5", b"6"))
+"""Devices, folders, pipes: nothing follows their header."""
+EXTENSIONS = {b"x": b"x", b"X": b"x", b"g": b"g", b"L": b"L", b"K": b"K"}
+"""Headers that describe the next member (pax, Solaris's pax, GNU's long name and link) or all (`g`)."""
+UNREADABLE = {
+    b"S": "a sparse member",
+    b"M": "a member continued from another volume",
+    b"1": "a hard link (tar --hard-dereference stores the file)",
+    b"2": "a symbolic link (tar --dereference stores the file)",
+}
+OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
+RECORDS = re.compile(rb"path|size|GNU\.sparse\..*", re.DOTALL)
+"""The pax records that change what a member is."""
+
+Records = dict[bytes, bytes]
 
 
 def members(chunks: Iterable[bytes], max_member_bytes: int = MAX_MEMBER_BYTES) -> Iterator[tuple[bytes, bytes]]:
     """Name and payload of every regular file, in order; `chunks` is consumed to its end.
 
     Names are raw bytes, with pax and GNU long names applied. Raises BadShard: TRUNCATED_SHARD where the archive ends
-    early, CORRUPT_SHARD where a header is damaged, UNSUPPORTED_SHARD for sparse members and for a member of more than
-    `max_member_bytes` (before anything is allocated for it).
+    early, CORRUPT_SHARD where a header is damaged, UNSUPPORTED_SHARD for links, sparse members and for a member of more
+    than `max_member_bytes` (before anything is allocated for it).
     """
     blocks = Blocks(chunks)
     take = blocks.take
-    shared: dict[bytes, bytes] = {}
-    records: dict[bytes, bytes] = {}
+    extended: dict[bytes, Records] = {}
     while (header := take(BLOCK)) != ZERO_BLOCK:
         if not is_header(header):
             raise blocks.corrupt("a member's header does not match its checksum")
         kind = header[156:157]
         size = number(header[124:136], blocks)
         if kind in EXTENSIONS:
-            extend(kind, read_extension(blocks, size), shared, records, blocks)
+            extend(EXTENSIONS[kind], read_extension(blocks, size), extended, blocks)
             continue
-        name = b""
-        if shared or records:
-            merged = {**shared, **records}
-            name = merged.get(b"path", b"")
-            size = pax_size(merged, size, blocks)
-            records = {}
-        name = name or header_name(header)
-        if kind in REGULAR and not (kind == b"\0" and name.endswith(b"/")):
-            if size > max_member_bytes:
-                raise BadShard(
-                    Reason.UNSUPPORTED_SHARD,
-                    f"member {name!r} has {size} bytes, above the limit of {max_member_bytes}",
-                )
-            yield name, take(size)
-        else:
-            skip_member(kind, name, size, blocks)
-    if records:
+        name = header_name(header)
+        if extended:
+            name, size = described(extended, name, size, blocks)
+            extended = {}
+        folder = kind == b"\0" and header[:100].partition(b"\0")[0].endswith(b"/")
+        if kind not in REGULAR or folder:
+            skip_member(b"5" if folder else kind, name, size, blocks)
+            continue
+        if name.endswith(b"/"):
+            raise blocks.corrupt(f"a file of the name {name!r}, which is a folder's")
+        if size > max_member_bytes:
+            raise blocks.unsupported(f"member {name!r} has {size} bytes, above the limit of {max_member_bytes}")
+        yield name, take(size)
+    if extended:
         raise blocks.corrupt("an extended header without the member that it describes")
     finish(blocks)
 
@@ -85,9 +93,11 @@ class Blocks:
         if padded <= len(self._chunk):
             self._position = padded
             return self._chunk[start:stop]
-        data = b"".join(self._across(size))
+        gathered = io.BytesIO()  # holds a large member once, where joining its pieces would hold it twice
+        for piece in self._across(size):
+            gathered.write(piece)
         self.skip(padded - stop)
-        return data
+        return gathered.getvalue()
 
     def skip(self, size: int) -> None:
         """Pass over `size` bytes without holding them."""
@@ -103,6 +113,9 @@ class Blocks:
 
     def corrupt(self, detail: str) -> BadShard:
         return BadShard(Reason.CORRUPT_SHARD, f"{detail}, before byte {self.offset}; copy the archive again")
+
+    def unsupported(self, detail: str) -> BadShard:
+        return BadShard(Reason.UNSUPPORTED_SHARD, f"{detail}, before byte {self.offset}")
 
     def _across(self, size: int) -> Iterator[bytes]:
         while size > 0:
@@ -149,56 +162,59 @@ def signed_sum(header: bytes, total: int) -> int:
 
 def number(field: bytes, blocks: Blocks) -> int:
     """A size: octal, or GNU's base-256."""
-    try:
-        value = int(field.rstrip(b"\0 ") or b"0", 8)
-    except ValueError:
-        if field[0] == 0x80:
-            return int.from_bytes(field[1:], "big")
-        value = -1
-    if value < 0:
-        raise blocks.corrupt(f"a member's size is not a number ({field!r})")
-    return value
+    if octal := OCTAL.fullmatch(field):
+        return int(octal[1] or b"0", 8)
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    raise blocks.corrupt(f"a member's size is not a number ({field!r})")
 
 
 def header_name(header: bytes) -> bytes:
     name = header[:100].partition(b"\0")[0]
     # GNU headers keep times where ustar keeps the prefix.
-    if header[257:263] == b"ustar\0" and header[345]:
+    if header[345] and header[257:265] != b"ustar  \0":
         return header[345:500].partition(b"\0")[0] + b"/" + name
     return name
 
 
 def read_extension(blocks: Blocks, size: int) -> bytes:
     if size > MAX_EXTENSION_BYTES:
-        raise BadShard(
-            Reason.UNSUPPORTED_SHARD,
-            f"an extended header of {size} bytes before byte {blocks.offset}; at most {MAX_EXTENSION_BYTES} are read",
-        )
-    return blocks.take(size)
+        raise blocks.unsupported(f"an extended header of {size} bytes; at most {MAX_EXTENSION_BYTES} are read")
+    whole = blocks.take(size + (-size % BLOCK))
+    if any(whole[size:]):
+        raise blocks.corrupt("an extended header that goes on after its end")
+    return whole[:size]
 
 
-def extend(
-    kind: bytes, payload: bytes, shared: dict[bytes, bytes], records: dict[bytes, bytes], blocks: Blocks
-) -> None:
-    """Apply one extended header to the archive (`g`) or to the next member."""
+def extend(kind: bytes, payload: bytes, extended: dict[bytes, Records], blocks: Blocks) -> None:
+    """Note one extended header for the next member; one for all members (`g`) may say nothing that matters."""
+    if kind in extended:
+        raise blocks.corrupt("two extended headers of one kind for one member")
     if kind == b"L":
-        records[b"path"] = payload.partition(b"\0")[0]
-    elif kind != b"K":
-        (shared if kind == b"g" else records).update(parse_pax(payload, blocks))
+        extended[kind] = {b"path": payload.partition(b"\0")[0]}
+    elif kind == b"K":
+        extended[kind] = {}
+    else:
+        records = parse_pax(payload, blocks)
+        if kind == b"x":
+            extended[kind] = records
+        elif records:
+            raise blocks.unsupported(f"a pax header that gives all members one {min(records).decode(errors='replace')}")
 
 
-def parse_pax(payload: bytes, blocks: Blocks) -> dict[bytes, bytes]:
-    """Records of the form `LENGTH KEY=VALUE` and a newline."""
-    records: dict[bytes, bytes] = {}
+def parse_pax(payload: bytes, blocks: Blocks) -> Records:
+    """Those of the records `LENGTH KEY=VALUE` and a newline that change what a member is."""
+    records: Records = {}
     start = 0
     while start < len(payload) and payload[start]:
         space = payload.find(b" ", start, start + 20)
         length = payload[start:space]
         end = start + int(length) if space > start and length.isdigit() else start
         key, equals, value = payload[space + 1 : end - 1].partition(b"=")
-        if not start < space < end <= len(payload) or payload[end - 1] != 0x0A or not equals:
+        if not start < space < end <= len(payload) or payload[end - 1] != 0x0A or not equals or not key:
             raise blocks.corrupt("a pax header that does not parse")
-        records[key] = value
+        if RECORDS.fullmatch(key):
+            records[key] = value
         start = end
     return records
 
@@ -206,23 +222,33 @@ def parse_pax(payload: bytes, blocks: Blocks) -> dict[bytes, bytes]:
 MAX_PAX_DIGITS = 20
 
 
-def pax_size(records: dict[bytes, bytes], size: int, blocks: Blocks) -> int:
-    """The member's size, which a record may override; refuses sparse members, whose payload is not their content."""
+def described(extended: dict[bytes, Records], name: bytes, size: int, blocks: Blocks) -> tuple[bytes, int]:
+    """A member's name and size under its extended headers.
+
+    Refuses sparse members, whose payload is not their content, and two names for one member.
+    """
+    records = extended.get(b"x", {})
     if any(key.startswith(b"GNU.sparse.") for key in records):
-        raise BadShard(Reason.UNSUPPORTED_SHARD, "a sparse member; write the archive without --sparse")
-    stated = records.get(b"size")
-    if not stated:
-        return size
+        raise blocks.unsupported("a sparse member; write the archive without --sparse")
+    paths = [given[b"path"] for given in extended.values() if b"path" in given]
+    if len(paths) > 1 or b"" in paths:
+        raise blocks.corrupt(f"a member with {'two names' if len(paths) > 1 else 'an empty name'}")
+    name = paths[0] if paths else name
+    if len(name) > MAX_NAME_BYTES:
+        raise blocks.unsupported(f"a name of {len(name)} bytes, above the limit of {MAX_NAME_BYTES}")
+    if b"size" not in records:
+        return name, size
+    stated = records[b"size"]
     if not stated.isdigit() or len(stated) > MAX_PAX_DIGITS:
         raise blocks.corrupt(f"a pax size that is not a number ({stated[:32]!r})")
-    return int(stated)
+    return name, int(stated)
 
 
 def skip_member(kind: bytes, name: bytes, size: int, blocks: Blocks) -> None:
-    """Pass over what is not a regular file."""
+    """Pass over what is not a regular file; what would hide one is refused."""
     if kind in UNREADABLE or (kind in EMPTY and size):
-        what = UNREADABLE.get(kind, "a link, folder or device that claims to hold data")
-        raise BadShard(Reason.UNSUPPORTED_SHARD, f"{name!r} is {what}; write the archive again with plain files")
+        what = UNREADABLE.get(kind, "a folder or device that claims to hold data")
+        raise blocks.unsupported(f"{name!r} is {what}; write the archive again with plain files")
     blocks.skip(size + (-size % BLOCK))
 
 

@@ -13,6 +13,7 @@ from ..reasons import Reason
 from . import tar
 from .decompress import Codec, decompress
 from .keys import BAD_KEY, decode_key, is_good_key
+from .limits import KEY_OVERHEAD_BYTES, MAX_KEYS_BYTES, MAX_MEMBER_BYTES, MAX_SAMPLE_BYTES
 from .listing import Files
 from .shard import Sample, Shard, ShardReading, Source, Value
 from .stream import ByteStream, open_stream, reclassified
@@ -33,7 +34,7 @@ class WebDatasetSource(Source):
         self,
         path: str | Sequence[str],
         storage_options: Mapping[str, Json] | None = None,
-        max_member_bytes: int = tar.MAX_MEMBER_BYTES,
+        max_member_bytes: int = MAX_MEMBER_BYTES,
     ) -> None:
         self.files = Files(path, storage_options)
         self.max_member_bytes = max_member_bytes
@@ -65,7 +66,7 @@ class TarReading(ShardReading):
         try:
             yield from group(tar.members(chunks, self._max_member_bytes))
         except BadShard as error:
-            raise reclassified(error, self._stream) from error
+            raise reclassified(error, self._stream).of(self._stream.path) from error
 
     @property
     def content_sha256(self) -> str:
@@ -80,9 +81,6 @@ def codec_of(name: str) -> Codec | None:
     raise UsageError(f"{name!r} is no tar shard by its name: expected one of {', '.join(SUFFIXES)}.")
 
 
-MAX_SAMPLE_BYTES = 1 << 30
-
-
 def group(members: Iterable[tuple[bytes, bytes]]) -> Iterator[Sample]:
     """Samples of adjacent members with one key; fields are extensions in lower case.
 
@@ -91,7 +89,7 @@ def group(members: Iterable[tuple[bytes, bytes]]) -> Iterator[Sample]:
     seen: set[str] = set()
     key: str | None = None
     fields: dict[str, Value] = {}
-    size = 0
+    size = keys_size = 0
     for raw_name, payload in members:
         name, decoded = decode_key(raw_name)
         match = NAME.match(name)
@@ -107,10 +105,13 @@ def group(members: Iterable[tuple[bytes, bytes]]) -> Iterator[Sample]:
                     f"key {prefix!r} comes back after other keys; members of one sample must lie next to each other",
                 )
             seen.add(prefix)
+            keys_size += len(prefix) + KEY_OVERHEAD_BYTES
+            if keys_size > MAX_KEYS_BYTES:
+                raise BadShard(Reason.UNSUPPORTED_SHARD, f"more than {len(seen) - 1} samples; write smaller shards")
             key = prefix
             fields = {} if decoded and is_good_key(prefix) else {BAD_KEY: True}
             size = 0
-        size += len(payload)
+        size += len(payload) + len(name) + KEY_OVERHEAD_BYTES
         if size > MAX_SAMPLE_BYTES:
             raise BadShard(
                 Reason.UNSUPPORTED_SHARD, f"the members of {prefix!r} hold more than {MAX_SAMPLE_BYTES} bytes together"

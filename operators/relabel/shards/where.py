@@ -1,16 +1,19 @@
 """Where: conditions on a sample's metadata that decide which samples are labelled at all."""
 
 import json
+import math
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from ..digests import Json
 from ..errors import BadSample
 from ..reasons import Reason
+from .limits import MAX_METADATA_BYTES
 from .shard import Sample, Value
 
 Scalar = bool | int | float | str
@@ -48,18 +51,26 @@ class Condition(BaseModel):
     exists: bool | None = None
     """Whether the field is there and not null."""
     matches: str | None = None
-    """A regular expression found anywhere in the text; anchor it with ^ and $."""
+    """A regular expression (RE2's syntax) found anywhere in the text; anchor it with ^ and $."""
 
     @model_validator(mode="after")
     def is_complete(self) -> "Condition":
         if len(self.as_written()) < 2:
             raise ValueError("a condition needs an operator: eq, ne, lt, le, gt, ge, in, not_in, exists or matches")
+        if any(isinstance(value, float) and not math.isfinite(value) for value in self.operands):
+            raise ValueError("expected finite numbers: nothing equals NaN, and every number is below infinity")
         if self.matches is not None:
             try:
-                re.compile(self.matches)
-            except re.error as error:
-                raise ValueError(f"matches: {self.matches!r} is not a regular expression ({error})") from error
+                found_in("", self.matches)
+            except (pa.ArrowInvalid, UnicodeEncodeError) as error:
+                raise ValueError(f"matches: {self.matches[:80]!r} is not a regular expression ({error})") from error
         return self
+
+    @property
+    def operands(self) -> list[Scalar]:
+        """Everything that is compared with."""
+        single = [self.eq, self.ne, self.lt, self.le, self.gt, self.ge]
+        return [value for value in (*single, *(self.in_ or ()), *(self.not_in or ())) if value is not None]
 
     @model_serializer
     def as_written(self) -> dict[str, Json]:
@@ -119,20 +130,37 @@ def descend(value: Any, path: str) -> Any:
     return value
 
 
-def text(name: str, value: Value) -> Any:
-    if not isinstance(value, bytes):
+def text(name: str, value: Any) -> Any:
+    if not isinstance(value, bytes | str):
         return value
     try:
-        return value.decode()
-    except UnicodeDecodeError as error:
+        # JSON can spell half a character, "\\ud800", which nothing can be compared with.
+        return value.decode() if isinstance(value, bytes) else value.encode().decode()
+    except UnicodeError as error:
         raise BadSample(Reason.BAD_METADATA, f"field {name!r}, which `where` reads, is not UTF-8 text") from error
 
 
 def parse(name: str, value: Value) -> Any:
+    """JSON, strictly: where two parsers would see different things (a name twice, NaN), nothing is guessed."""
+    if not isinstance(value, bytes | str):
+        return MISSING
+    if len(value) > MAX_METADATA_BYTES:
+        raise BadSample(Reason.BAD_METADATA, f"field {name!r} has {len(value)} bytes, above {MAX_METADATA_BYTES}")
     try:
-        return json.loads(value) if isinstance(value, bytes | str) else MISSING
+        return json.loads(value, object_pairs_hook=without_repeats, parse_constant=no_number)
     except (ValueError, RecursionError) as error:
         raise BadSample(Reason.BAD_METADATA, f"field {name!r}, which `where` reads, is not JSON ({error})") from error
+
+
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object names a member twice")
+    return found
+
+
+def no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def equal(value: Any, operand: Scalar) -> bool:
@@ -145,7 +173,8 @@ def among(value: Any, operands: Sequence[Scalar]) -> bool:
 
 
 def found_in(value: Any, pattern: str) -> bool:
-    return isinstance(value, str) and re.search(pattern, value) is not None
+    # RE2, whose time is linear: no pattern and no text can make it hang.
+    return isinstance(value, str) and bool(pc.match_substring_regex(pa.scalar(value), pattern).as_py())
 
 
 def ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from ..digests import Json, canonical_json
 from ..errors import BadSample
+from ..labelers.failures import described
 from ..labelers.labeler import Batch, Fields, Labeler, Prepared
 from ..labelers.packing import pack, unpack
 from ..labelers.provenance import root_module
@@ -71,7 +72,7 @@ class Subject:
         """A copy with its weights, as an actor makes it."""
         made = copy.copy(self.labeler)
         made.compute_batch = compute_batch or made.compute_batch
-        with explained(f"load({self.device!r}) must put the weights on the device."):
+        with explained(f"load({self.device!r}) must put the weights on the device.", of=self.cls):
             made.load(self.device)
         return made
 
@@ -113,7 +114,7 @@ def check_labeler(
 
 def check_facts(labeler: Labeler[Any]) -> Labeler[Any]:
     """The labeler with its facts; a lock file must be able to keep them."""
-    with explained("inspect() must find the facts of the weights."):
+    with explained("inspect() must find the facts of the weights.", of=type(labeler)):
         facts = labeler.facts or labeler.inspect()
         again = labeler.inspect()
     with explained(
@@ -140,9 +141,13 @@ def check_parameters(subject: Subject) -> None:
 
 def check_contract(subject: Subject) -> None:
     """`writes` on a labeler without weights, under its own name and another."""
-    with explained("writes() must give the contract from parameters and facts alone, before load()."):
+    with explained("writes() must give the contract from parameters and facts alone, before load().", of=subject.cls):
         contract, again = subject.rebuilt().writes(), subject.rebuilt().writes()
         renamed = subject.rebuilt(OTHER_LABEL).writes()
+    require(
+        isinstance(contract, LabelContract),
+        f"writes() must return a LabelContract (scores(...), classes(...) and text(...) make one), got {contract!r}.",
+    )
     require(contract == again, f"writes() must give the same contract every time, got {contract} and {again}.")
     check_columns(contract, subject.labeler.label)
     check_columns(renamed, OTHER_LABEL)
@@ -230,9 +235,14 @@ def check_prepare(subject: Subject, sample: Fields) -> Prepared:
     lacking = sorted(set(needs) - set(sample))
     require(not lacking, f"every sample must have the fields that the labeler needs; one lacks {', '.join(lacking)}.")
     given = {need: sample[need] for need in needs}
-    with explained(f"prepare() gets the fields in `needs` ({', '.join(needs)}) and runs without weights."):
+    with explained(
+        f"prepare() gets the fields in `needs` ({', '.join(needs)}) and runs without weights.", of=subject.cls
+    ):
         first, second = (subject.rebuilt().prepare(given) for _ in range(2))
-    require(bool(first), "prepare() must give at least one array, got none.")
+    require(
+        isinstance(first, Mapping) and len(first) > 0,
+        f"prepare() must give arrays by name such as {{'image': pixels}}, got {type(first).__name__}.",
+    )
     for name, array in first.items():
         require(
             isinstance(array, np.ndarray) and not array.dtype.hasobject,
@@ -324,7 +334,7 @@ def check_bad_samples(subject: Subject, loaded: Labeler[Any]) -> None:
                 f"A sample that cannot be labelled ({need} = {shown(bad)}) must raise BadSample(reason, detail) with a "
                 "reason of relabel.reasons.Reason, else nobody learns what is wrong with it."
             )
-            with explained(rule, BadSample):
+            with explained(rule, BadSample, of=subject.cls):
                 try:
                     labels_of(loaded, packed([subject.rebuilt().prepare({**good, need: bad})]))
                 except BadSample as error:
@@ -346,6 +356,7 @@ def call(loaded: Labeler[Any], batch: Batch, rows: range) -> pa.Table:
         f"__call__ must label a batch of {loaded.compute_batch} prepared samples, which it may not write to. Arrays of "
         "one shape come stacked, [rows, ...], others as a list of arrays.",
         BadSample,
+        of=type(loaded),
     ):
         labels = loaded(given)
     with explained("__call__ must give the columns of its contract (self.columns(...) does).", BadSample):
@@ -394,10 +405,10 @@ def require(kept: bool, rule: str) -> None:
 
 
 class explained:  # noqa: N801  reads as a word in a `with`
-    """Raises RuleBroken with the rule where the block raises anything but `allowed`; nothing is swallowed."""
+    """Raises RuleBroken, the rule and the line of the class `of`, where the block raises anything but `allowed`."""
 
-    def __init__(self, rule: str, *allowed: type[Exception]) -> None:
-        self.rule = rule
+    def __init__(self, rule: str, *allowed: type[Exception], of: type = object) -> None:
+        self.rule, self.module = rule, of.__module__
         self.allowed: tuple[type[Exception], ...] = (RuleBroken, *allowed)
 
     def __enter__(self) -> None:
@@ -407,4 +418,4 @@ class explained:  # noqa: N801  reads as a word in a `with`
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception) and not isinstance(error, self.allowed):
-            raise RuleBroken(f"{self.rule} It raised {type(error).__name__}: {error}") from error
+            raise RuleBroken(f"{self.rule} It raised {described(error, self.module)}") from error

@@ -1,4 +1,4 @@
-"""Telling: what `try` and `compare` say to people."""
+"""Reports: what `try` and `compare` say to people."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,7 +7,7 @@ from relabel.digests import Json
 from .agreement import CellAgreement
 from .commands import aligned, size
 from .comparing import Comparison
-from .preview import percent
+from .drawing import percent
 from .trying import Tried
 
 UNITS = ((86_400, "days"), (3600, "hours"), (60, "minutes"))
@@ -66,7 +66,7 @@ def tell_comparison(comparison: Comparison) -> Iterator[str]:
     yield from aligned(zip(FIGURES, *(figures(letter, side) for letter, side in sides.items()), strict=True))
     yield ""
     yield f"agreement    {agreeing(told['agreement'])}"
-    yield f"cost         B takes {told['cost_ratio']:.2f} times as long as A for an image"
+    yield f"cost         B takes {told['cost_ratio']:.2g} times as long as A for an image"
     yield "picture      " + (str(comparison.picture) if comparison.picture else "none: not all cells have a class here")
     yield f"seconds      {spent(told['seconds'])}"
 

@@ -1,4 +1,4 @@
-"""Trials: a job's labels of a few samples, made in this process exactly as a run makes them, and seen by no store.
+"""In process: a job's labels of a few samples, made in this process exactly as a run makes them, and seen by no store.
 
 The samples are cut into parts of one call each, so that the time of a full call is known; the code that prepares,
 labels and checks them is that of a run, and so is every label.
@@ -19,7 +19,7 @@ import pyarrow as pa
 from relabel.digests import Json
 from relabel.errors import TooManyDeadLetters
 from relabel.labels.shard_file import encode_label_shard
-from relabel.reasons import Status
+from relabel.reasons import Reason, Status
 from relabel.releases.release import decode
 
 from .job import Job
@@ -42,7 +42,7 @@ class Trial:
     table: pa.Table
     """As a label shard has it, one row per sample, and `detail`."""
     prepare_seconds: float
-    """Per sample, on one CPU."""
+    """Per sample, on one CPU; without the first one where there are others."""
     load_seconds: float
     """Until the weights were on the device and proven."""
     label_seconds: float
@@ -85,9 +85,14 @@ class Trial:
         """Raises TooManyDeadLetters where no sample at all was labelled."""
         if not self.num_labelled:
             first = self.dead[0]
+            advice = (
+                "Mend the labeler."
+                if first["reason"] in (Reason.OPERATOR_ERROR, Reason.BAD_OUTPUT)
+                else "Mend the samples or the recipe; `--where` chooses other ones."
+            )
             raise TooManyDeadLetters(
                 f"all {len(self.rows)} samples are dead letters (first: {first['key']}: {first['reason']}: "
-                f"{first['detail']}). Mend the samples or the recipe; `--where` chooses other ones."
+                f"{first['detail']}). {advice}"
             )
 
     def speed(self) -> Json:
@@ -102,9 +107,7 @@ class Trial:
 
 def label_samples(job: Job, sampling: Sampling) -> Trial:
     """Every sample prepared and labelled; a bad one is a row with its reason."""
-    begun = time.perf_counter()
-    rows = [prepare_row(job, found.sample) for found in sampling.found]
-    prepared = time.perf_counter()
+    rows, prepare_seconds = prepare(job, sampling)
     tables = parts(job, rows)
     device = device_for(job.recipe.resources)
     load_seconds, label_seconds = 0.0, 0.0
@@ -118,10 +121,21 @@ def label_samples(job: Job, sampling: Sampling) -> Trial:
         job=job,
         device=device,
         table=pa.concat_tables([part_labels(job, table) for table in tables]).combine_chunks(),
-        prepare_seconds=(prepared - begun) / len(rows),
+        prepare_seconds=prepare_seconds,
         load_seconds=load_seconds,
         label_seconds=label_seconds,
     )
+
+
+def prepare(job: Job, sampling: Sampling) -> tuple[list[Row], float]:
+    """The samples prepared, and the mean seconds of one."""
+    rows, times = [], []
+    for found in sampling.found:
+        begun = time.perf_counter()
+        rows.append(prepare_row(job, found.sample))
+        times.append(time.perf_counter() - begun)
+    # The first one also imports the decoders.
+    return rows, statistics.fmean(times[1:] or times)
 
 
 def parts(job: Job, rows: Sequence[Row]) -> list[pa.Table]:

@@ -1,0 +1,68 @@
+"""Stopping: SIGTERM (a spot node that goes, a cluster that shuts down, `kill`) ends a run between two events.
+
+No new work is begun, what is about to be finished is finished, and running again goes on from there.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import TypeVar
+
+from relabel.errors import RelabelError
+
+GRACE_SECONDS = 20.0
+"""For what is in flight. Clusters give 30 s between SIGTERM and SIGKILL."""
+
+T = TypeVar("T")
+
+
+class Stopped(RelabelError):
+    """The run was asked to stop; the message says what is kept."""
+
+
+class _Requested(BaseException):
+    """Breaks a wait for the next event."""
+
+
+class StopRequest:
+    """Whether this process was asked to stop; a wait inside `until_stopped` is broken, nothing else is."""
+
+    def __init__(self) -> None:
+        self.made = False
+        self._waiting = False
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator["StopRequest"]:
+        """SIGTERM is a request from now on; in a thread other than the main one nothing can be heard.
+
+        Ray's start replaces whatever handler there is by one that aborts: listen after it.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = signal.signal(signal.SIGTERM, self._hear)
+        try:
+            yield self
+        finally:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: something that is not Python's
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.made = True
+        if self._waiting:
+            self._waiting = False
+            raise _Requested
+
+    def until_stopped(self, events: Iterator[T]) -> Iterator[T]:
+        """The events, up to the request."""
+        while not self.made:
+            try:
+                self._waiting = True
+                event = next(events)
+                self._waiting = False
+            except (StopIteration, _Requested):
+                return
+            finally:
+                self._waiting = False
+            yield event

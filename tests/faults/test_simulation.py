@@ -1,0 +1,74 @@
+"""Simulation: several programs on one failing store; a seed repeats, and a broken program is caught."""
+
+import re
+
+import pytest
+
+from relabel.digests import sha256
+from relabel.errors import ObjectExists
+from relabel.releases import commit, segments
+from relabel.releases.records import encode_records
+from relabel.releases.segments import Entry, SegmentRef
+from relabel.storage.objects import ObjectStore
+from relabel.testing import fuzz
+from relabel.testing.simulation import simulate
+
+
+def test_many_seeds() -> None:
+    turns, versions, failures = fuzz.play(range(200))
+    assert failures == []
+    assert turns > 10_000
+    assert versions > 300
+
+
+def test_a_seed_is_a_history() -> None:
+    first, second = ([re.sub("[0-9a-f]{12,}", "", turn) for turn in simulate(3).trace] for _ in range(2))
+    assert first == second
+    assert any("!" in turn for seed in range(5) for turn in simulate(seed).trace)
+
+
+def put_segment(store: ObjectStore, ordered: list[Entry]) -> SegmentRef:
+    """As it once was: an equal segment is written over one that a release stands on."""
+    data = encode_records(Entry, ordered)
+    path = f"segments/{sha256(data)}.parquet"
+    store.put(path, data)
+    return SegmentRef(path=path, sha256=sha256(data), size_bytes=len(data), entries=len(ordered))
+
+
+def trust_the_answer(store: ObjectStore, path: str, data: bytes) -> bytes:
+    """A commit that takes every conflict for its own success."""
+    try:
+        store.create(path, data)
+    except ObjectExists:
+        return data
+    return data
+
+
+def overwrite(store: ObjectStore, path: str, data: bytes) -> bytes:
+    store.put(path, data)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "wrong", "first"),
+    [
+        (segments, "write_segment", put_segment, 149),
+        (commit, "settle", trust_the_answer, 0),
+        (commit, "settle", overwrite, 0),
+        (commit, "refuse_conflict", lambda change, held, run_id: None, 25),
+    ],
+    ids=["segment put", "conflict trusted", "version overwritten", "conflicts ignored"],
+)
+def test_a_broken_program_is_caught(
+    monkeypatch: pytest.MonkeyPatch, module: object, name: str, wrong: object, first: int
+) -> None:
+    monkeypatch.setattr(module, name, wrong)
+    failures = fuzz.play(range(first, first + 1))[2]
+    assert failures
+    assert "versions" in failures[0][1] or "version" in failures[0][1] or "release" in failures[0][1]
+
+
+def test_a_failure_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(commit, "settle", overwrite)
+    assert fuzz.main(["--first", "0", "--seeds", "2", "--processes", "1"]) == 1
+    assert "repeat it: make fuzz FIRST=0 SEEDS=1" in capsys.readouterr().out
