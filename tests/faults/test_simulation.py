@@ -15,10 +15,10 @@ from relabel.testing.simulation import simulate
 
 
 def test_many_seeds() -> None:
-    turns, versions, failures = fuzz.play(range(200))
+    turns, versions, failures = fuzz.play(range(80))
     assert failures == []
-    assert turns > 10_000
-    assert versions > 300
+    assert turns > 4_000
+    assert versions > 120
 
 
 def test_a_seed_is_a_history() -> None:
