@@ -198,10 +198,13 @@ def test_hostile_metadata_costs_its_sample(name: str) -> None:
     assert len(caught.value.detail) < 500
 
 
-def test_no_expression_hangs() -> None:
+@pytest.mark.parametrize(
+    ("pattern", "found"), [("(a+)+$", False), ("(a|a)*$", True), ("a*a*a*a*a*b", False), ("^(a?){50}a{50}$", False)]
+)
+def test_no_expression_hangs(pattern: str, found: bool) -> None:
+    """Each takes a backtracking engine for ever; `(a|a)*$` is found at the end, with nothing before it."""
     sample = Sample("k", 0, {"txt": b"a" * 100_000 + b"!"})
-    for pattern in ("(a+)+$", "(a|a)*$", "a*a*a*a*a*b", "^(a?){50}a{50}$"):
-        Where([Condition(field="txt", matches=pattern)]).admits(sample)
+    assert Where([Condition(field="txt", matches=pattern)]).admits(sample) is found
 
 
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))

@@ -1,10 +1,13 @@
 """Recipes over real photographs, small enough to run many times on one Ray."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from trial_labelers import Lightness, Tone
+
+from relabel.labelers import registry
 
 Recipe = dict[str, Any]
 
@@ -23,3 +26,13 @@ def recipe(tmp_path: Path, demo_shards: Path) -> Callable[..., Recipe]:
         }
 
     return make
+
+
+@pytest.fixture
+def other_kinds() -> Iterator[None]:
+    """The labelers of `trial_labelers` are known."""
+    before = registry.registered()
+    registry.register(Lightness)
+    registry.register(Tone)
+    yield
+    registry.restore(before)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import two_colours
 import yaml
 from PIL import Image
 from releases_of_photos import write_tar
-from trial_labelers import Lightness, Tone
 
 from pipelines.agreement import CellAgreement, canonical
 from pipelines.command_line import main
@@ -21,21 +20,11 @@ from pipelines.drawing import COLOURS
 from pipelines.readings import NOTHING, Classified
 from pipelines.side_by_side import Pair, coloured, listed_classes, render
 from relabel.errors import TooManyDeadLetters, UsageError
-from relabel.labelers import registry
 from relabel.labels.class_map import imagenet1k
 
 Make = Callable[..., dict[str, Any]]
 LARGER = "label_map.input_size=96"
 ALL = {"equal": 1.0, "compared": 1.0}
-
-
-@pytest.fixture
-def other_kinds() -> Iterator[None]:
-    before = registry.registered()
-    registry.register(Lightness)
-    registry.register(Tone)
-    yield
-    registry.restore(before)
 
 
 @pytest.fixture(scope="module")

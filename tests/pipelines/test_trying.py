@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import two_colours
 import yaml
 from PIL import Image
 from releases_of_photos import write_tar
-from trial_labelers import Lightness, Tone
 
 from pipelines.command_line import main
 from pipelines.job import ShardTask
@@ -26,20 +25,9 @@ from pipelines.reading import read_parts
 from pipelines.trying import MOST_DRAWN, Tried, evenly, try_recipe
 from pipelines.writing import part_labels
 from relabel.errors import TooManyDeadLetters, UsageError
-from relabel.labelers import registry
 from relabel.shards.source import open_source
 
 Make = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def other_kinds() -> Iterator[None]:
-    """The labelers of `trial_labelers` are known."""
-    before = registry.registered()
-    registry.register(Lightness)
-    registry.register(Tone)
-    yield
-    registry.restore(before)
 
 
 def write_recipe(path: Path, recipe: dict[str, Any]) -> Path:
