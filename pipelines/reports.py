@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from relabel.digests import Json
 
 from .agreement import CellAgreement
-from .commands import aligned, size
 from .comparing import Comparison
 from .drawing import percent
+from .terminal import aligned, size
 from .trying import Tried
 
 UNITS = ((86_400, "days"), (3600, "hours"), (60, "minutes"))

@@ -1,0 +1,153 @@
+"""Run commands: plan and run a recipe; try and compare, before a run is paid for."""
+
+import argparse
+import contextlib
+import sys
+
+from .terminal import Add, add_overrides, emit, positive, say, size
+
+
+def declare(add: Add) -> None:
+    for name, command, text in (
+        ("plan", plan_command, "say what a run would do and why; writes nothing"),
+        ("run", run_command, "label what is not labelled yet and publish a release"),
+    ):
+        sub = add(name, command, text)
+        sub.add_argument("recipe", help="a YAML file, or the name of a shipped recipe")
+        add_overrides(sub, "--set", "overrides", "override one field of the recipe (repeatable)")
+        sub.add_argument("--limit", type=positive, metavar="N", help="label at most N shards this time")
+        sub.add_argument(
+            "--check-content", action="store_true", help="read finished shards again and compare their digests"
+        )
+        if name == "run":
+            sub.add_argument("--address", help="a running Ray cluster (default: a local one for this run)")
+    declare_trials(add)
+
+
+def declare_trials(add: Add) -> None:
+    for name, command, text in (
+        ("try", try_command, "label a few samples here, without Ray and store, and draw them"),
+        ("compare", compare_command, "label a few samples with two recipes, and draw both side by side"),
+    ):
+        sub = add(name, command, text)
+        sub.add_argument("recipe", help="a YAML file, or the name of a shipped recipe")
+        if name == "compare":
+            sub.add_argument("other", help="the second recipe; the samples are those of the first")
+        add_overrides(sub, "--set", "overrides", "override one field of the recipe (repeatable)")
+        if name == "compare":
+            add_overrides(sub, "--set-b", "other_overrides", "override one field of the second recipe (repeatable)")
+        sub.add_argument("--limit", type=positive, default=20, metavar="N", help="samples (default: %(default)s)")
+        sub.add_argument(
+            "--where",
+            action="append",
+            default=[],
+            metavar="CONDITION",
+            dest="conditions",
+            help="only samples like these: 'json.width>=256', 'cls=471' (repeatable)",
+        )
+        sub.add_argument("--out", metavar="PNG", help=f"the picture (default: RECIPE'S NAME-{name}.png)")
+
+
+def plan_command(options: argparse.Namespace) -> int:
+    from .loading import load, lock_path
+    from .plan import make_job, plan
+
+    job = make_job(load(options.recipe, options.overrides), lock_path(options.recipe))
+    planned = plan(job, options.limit, options.check_content)
+    described = planned.to_json()
+    if options.json:
+        emit(described)
+        return 0
+    say(
+        f"source    {described['shards']} shards, {size(described['bytes'])} ({job.source.path})",
+        f"store     {described['store']}, "
+        + (f"latest release {described['latest_release']}" if described["latest_release"] else "no release yet"),
+        f"done      {described['done']} shards ({described['samples_known']} samples)",
+        f"to label  {described['todo']} shards, {size(described['todo_bytes'])}"
+        + "".join(f"; {number} {why}" for why, number in described["why"].items()),
+    )
+    if described["reused_parts"]:
+        say(f"reused    {described['reused_parts']} parts that an interrupted run left")
+    if described["removed"]:
+        say(f"removed   {len(described['removed'])} shards are gone from the source")
+    for change in described["changes"]:
+        say(f"why       {change}")
+    for warning in described["warnings"]:
+        say(f"warning   {warning}")
+    for entry in described["todo_shards"][:5]:
+        say(f"          {entry['shard']}  ({entry['why']})")
+    if described["todo"] > 5:
+        say(f"          and {described['todo'] - 5} more")
+    return 0
+
+
+def run_command(options: argparse.Namespace) -> int:
+    from .running import run
+
+    outcome = run(
+        options.recipe,
+        options.overrides,
+        limit=options.limit,
+        check_content=options.check_content,
+        address=options.address,
+    )
+    described = outcome.to_json()
+    if options.json:
+        emit(described)
+        return 0
+    for shard in described["removed"][:5]:
+        say(f"removed   {shard} is gone from the source")
+    if len(described["removed"]) > 5:
+        say(f"removed   and {len(described['removed']) - 5} more")
+    for warning in described["warnings"]:
+        say(f"warning   {warning}")
+    counts = f"{described['ok']} samples labelled, {described['dead']} dead letters, {described['filtered']} filtered"
+    if outcome.open_shards:
+        say(
+            f"{outcome.labelled} shards labelled, {outcome.open_shards} still open; nothing published yet.",
+            "Run again (without --limit) to label the rest and publish.",
+        )
+    elif outcome.published and outcome.release is not None:
+        say(
+            f"published release {outcome.release.version} in {described['store']}",
+            f"  {described['shards']} shards ({outcome.labelled} labelled by this run), {counts}",
+            f"  content {outcome.release.content_digest[:16]}",
+        )
+    elif outcome.release is not None:
+        say(f"nothing to do: release {outcome.release.version} has all {described['shards']} shards ({counts})")
+    return 0
+
+
+def try_command(options: argparse.Namespace) -> int:
+    from .in_process import settle_allocator
+    from .reports import tell_trial
+    from .trying import try_recipe
+
+    settle_allocator()
+    with contextlib.redirect_stdout(sys.stderr):  # what an operator of the user's own prints
+        tried = try_recipe(
+            options.recipe, options.overrides, limit=options.limit, where=options.conditions, out=options.out
+        )
+    if options.json:
+        emit(tried.to_json())
+    else:
+        say(*tell_trial(tried))
+    return 0
+
+
+def compare_command(options: argparse.Namespace) -> int:
+    from .comparing import compare
+    from .in_process import settle_allocator
+    from .reports import tell_comparison
+
+    settle_allocator()
+    with contextlib.redirect_stdout(sys.stderr):
+        comparison = compare(
+            options.recipe, options.other, options.overrides, options.other_overrides,
+            limit=options.limit, where=options.conditions, out=options.out,
+        )  # fmt: skip
+    if options.json:
+        emit(comparison.to_json())
+    else:
+        say(*tell_comparison(comparison))
+    return 0

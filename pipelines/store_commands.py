@@ -1,0 +1,132 @@
+"""Store commands: log, show, verify, doctor, preview: what a store holds, and whether it is whole."""
+
+import argparse
+import dataclasses
+
+import relabel
+from relabel.errors import Refused, StoreCorrupt
+from relabel.releases.release import Release, Store
+from relabel.storage.opening import open_store as open_objects
+
+from .terminal import Add, add_store, emit, positive, refused, say, storage_options, table
+
+
+def declare(add: Add) -> None:
+    for name, command, text in (
+        ("log", log_command, "list a store's releases"),
+        ("show", show_command, "describe one release"),
+        ("verify", verify_command, "check that a release is whole"),
+        ("doctor", doctor_command, "probe whether a store keeps the promises that commits need"),
+        ("preview", preview_command, "draw some samples with their labels"),
+    ):
+        sub = add(name, command, text)
+        add_store(sub)
+        if name in ("show", "verify", "preview"):
+            sub.add_argument("--release", default="latest", metavar="R", help="a number, a tag or `latest`")
+        if name == "verify":
+            sub.add_argument(
+                "--level",
+                default="default",
+                choices=("quick", "default", "full"),
+                help="quick: listings and manifests; default: and file footers; full: every byte",
+            )
+        if name == "preview":
+            sub.add_argument("--out", required=True, metavar="PNG")
+            sub.add_argument("--samples", type=positive, default=6, metavar="N")
+
+
+def open_store(options: argparse.Namespace) -> Store:
+    return relabel.open(options.store, **storage_options(options))
+
+
+def open_release(options: argparse.Namespace) -> Release:
+    return open_store(options).release(options.release)
+
+
+def log_command(options: argparse.Namespace) -> int:
+    history = open_store(options).history()
+    if options.json:
+        emit([version.model_dump(mode="json") for version in history])
+        return 0
+    if not history:
+        say("no release yet")
+    for version in reversed(history):
+        labels = ", ".join(f"{name} {label.fingerprint[:8]}" for name, label in version.labels.items())
+        say(
+            f"release {version.version:<4} {version.created}  {version.counts.shards} shards, "
+            f"{version.counts.ok} ok, {version.counts.dead} dead  {labels}  content {version.content_digest[:12]}"
+        )
+    return 0
+
+
+def show_command(options: argparse.Namespace) -> int:
+    release = open_release(options)
+    version = release.version
+    if options.json:
+        emit(version.model_dump(mode="json"))
+        return 0
+    counts = version.counts
+    say(
+        f"release   {version.version} of {options.store}, written {version.created} by run {version.run_id}",
+        f"content   {version.content_digest}",
+        f"shards    {counts.shards}, of which {counts.dead_shards} could not be read; coverage {version.coverage:.1%}",
+        f"samples   {counts.samples} = {counts.ok} ok + {counts.dead} dead + {counts.filtered} filtered",
+    )
+    for reason, number in counts.reasons.items():
+        say(f"          {number} {reason}")
+    for name, label in version.labels.items():
+        contract = release.labels[name]
+        say(
+            f"label     {name}: {contract.kind} by {label.operator} version {label.version}, "
+            f"fingerprint {label.fingerprint[:16]}"
+        )
+        for column in contract.columns:
+            axes = ", ".join(f"{axis}={length}" for axis, length in zip(column.axes, column.shape, strict=True))
+            say(f"          {column.name}: {column.dtype}" + (f" [{axes}]" if axes else ""))
+    say(f"source    {version.source['root']}")
+    return 0
+
+
+def verify_command(options: argparse.Namespace) -> int:
+    from relabel.releases.verify import verify
+
+    report = verify(open_objects(options.store, storage_options(options)), options.release, options.level)
+    if options.json:
+        emit(dataclasses.asdict(report))
+    else:
+        for problem in report.problems:
+            say(f"{problem.object}: {problem.what}")
+        counts = ", ".join(f"{number} {name}" for name, number in report.counts.items())
+        say(f"release {report.release}, level {report.level}: {len(report.problems)} problems; checked {counts}")
+    if report.ok:
+        return 0
+    return refused(
+        StoreCorrupt(
+            f"release {report.release} of {options.store} is not whole (first: {report.problems[0].object}). What lies "
+            "below data/ can be made again: delete it and run the recipe. Restore anything else from a copy."
+        )
+    )
+
+
+def doctor_command(options: argparse.Namespace) -> int:
+    from relabel.releases.doctor import diagnose
+
+    checks = diagnose(open_objects(options.store, storage_options(options)))
+    if options.json:
+        emit([dataclasses.asdict(check) for check in checks])
+    else:
+        table(("ok" if check.ok else "FAILED", check.name, check.detail) for check in checks)
+    failed = "; ".join(check.name for check in checks if not check.ok)
+    return refused(Refused(f"{options.store} does not keep what commits need: {failed}.")) if failed else 0
+
+
+def preview_command(options: argparse.Namespace) -> int:
+    from .gallery import preview
+
+    release = open_release(options)
+    drawn = preview(release, options.out, options.samples)
+    if options.json:
+        emit({"out": options.out, "samples": drawn})
+    else:
+        say(f"{options.out}: {len(drawn)} samples of release {release.version.version}")
+    return 0
