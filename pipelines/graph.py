@@ -19,7 +19,7 @@ from .job import Job, ShardTask
 from .labelling import LabelStage
 from .ledger import Ledger, Unit, Verdict
 from .reading import read_parts
-from .watchdog import Watchdog
+from .watchdog import Watchdog, leave
 from .writing import write_parts
 
 TARGET_BLOCK_BYTES = 32 << 20
@@ -78,8 +78,13 @@ class ReadShards:
     def __call__(self) -> Iterable[pa.Table]:
         job = ray.get(self._job)
         with contextlib.closing(Watchdog(job.recipe.resources.call_seconds, self._ledger)) as watchdog:
-            for task in self._tasks:
-                yield from read_parts(job, task, self._ledger, watchdog)
+            try:
+                for task in self._tasks:
+                    yield from read_parts(job, task, self._ledger, watchdog)
+            except KeyboardInterrupt:
+                # So Ray cancels a task, and gives its process to the next one. Where an import of torch was broken off,
+                # every later one fails, and all samples of that process would be dead letters.
+                leave("its task was cancelled")
 
 
 class LabelActor(LabelStage):
