@@ -34,8 +34,8 @@ class RemoteLedger:
         make: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger)
         self._actor = make.remote()
 
-    def begin(self, unit: Unit) -> Verdict:
-        verdict: Verdict = ray.get(self._actor.begin.remote(unit))
+    def begin(self, unit: Unit, after: Unit | None = None) -> Verdict:
+        verdict: Verdict = ray.get(self._actor.begin.remote(unit, after))
         return verdict
 
     def at(self, unit: Unit, sample: int) -> None:

@@ -44,6 +44,8 @@ class LabelStage:
         self.labeler = copy.copy(job.labelers[index])
         self.labeler.compute_batch = self.compute_batch
         self.labeler.threads = job.recipe.resources.threads
+        self.done: Unit | None = None
+        """The last part, where the ledger does not know yet that it is done: one call per part instead of two."""
         self.refusal: RelabelError | None = None
         try:
             with calling(type(self.labeler), "load"):
@@ -83,7 +85,8 @@ class LabelStage:
     @contextlib.contextmanager
     def guarded(self, unit: Unit) -> Iterator[Verdict]:
         """Work on one part, known to the ledger and the watchdog from its first call to its last."""
-        verdict = self.ledger.begin(unit)
+        self.done, done = None, self.done
+        verdict = self.ledger.begin(unit, done)
         verdict.require()
         try:
             with self.watchdog.watching(unit) if self.watchdog else contextlib.nullcontext():
@@ -95,7 +98,10 @@ class LabelStage:
                 raise
             self.ledger.failing(unit, Reason.DEVICE_FAILED)
             leave(str(error))
-        self.ledger.end(unit)
+        if verdict.careful:
+            self.ledger.end(unit)  # at once: its last sample must not be blamed for what comes after it
+        else:
+            self.done = unit
 
     def label_batch(
         self, batch: Batch, count: int, unit: Unit, verdict: Verdict

@@ -89,7 +89,7 @@ class Attempts:
 class Keeper(Protocol):
     """Who keeps a ledger: this process, or an actor elsewhere."""
 
-    def begin(self, unit: Unit) -> Verdict: ...
+    def begin(self, unit: Unit, after: Unit | None = None) -> Verdict: ...
     def at(self, unit: Unit, sample: int) -> None: ...
     def failing(self, unit: Unit, reason: Reason) -> None: ...
     def end(self, unit: Unit) -> None: ...
@@ -102,8 +102,10 @@ class Ledger:
         self._open: dict[Unit, Attempts] = {}
         self._device_failures = 0
 
-    def begin(self, unit: Unit) -> Verdict:
-        """Open a unit; where it is open already, its last process died."""
+    def begin(self, unit: Unit, after: Unit | None = None) -> Verdict:
+        """Open a unit, and end the one that the same process did before; where it is open, its last process died."""
+        if after is not None:
+            self.end(after)
         if unit not in self._open:
             self._open[unit] = Attempts()
             return self._device_verdict() or Verdict()

@@ -135,7 +135,7 @@ def prepare_judged(job: Job, row: Row, picked: Picked) -> Row:
             return dead(row.key, row.sample_digest, one)
         check_prepared(one)
         prepared.append(one)
-    return dataclasses.replace(row, prepared=tuple(prepared))
+    return Row(row.key, row.sample_digest, row.status, None, None, tuple(prepared))
 
 
 def dead(key: str, digest: bytes | None, error: BadSample) -> Row:

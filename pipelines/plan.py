@@ -28,7 +28,7 @@ from relabel.storage.objects import ObjectStore
 from .job import Job, Part, ShardTask
 from .recipe import Recipe, Step
 
-PART_NAME = re.compile(r"(\d{10})-(\d+)-[0-9a-f]{32}\.parquet$")
+PART_NAME = re.compile(r"(\d{10})-(\d+)-[0-9a-f]{32}\.arrow$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +178,7 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
         parent=parent,
         changes=changes,
         warnings=[f"{damage} It counts as not written." for damage in finished.damaged],
-        leftovers=[part.path for folder in done_folders & parts.keys() for part in parts[folder].values()],
+        leftovers=[part.path for folder in done_folders & parts.keys() for part in parts[folder]],
     )
 
 
@@ -204,20 +204,21 @@ def _content_equal(job: Job, shard: Shard, receipt: Receipt) -> bool:
     return reading.content_sha256 == receipt.content_sha256
 
 
-def find_parts(job: Job, store: ObjectStore) -> dict[str, dict[int, Part]]:
-    """The parts that former runs left, by folder and first row."""
-    found: dict[str, dict[int, Part]] = {}
+def find_parts(job: Job, store: ObjectStore) -> dict[str, list[Part]]:
+    """The parts that former runs left, by folder; some rows may be there more than once."""
+    found: dict[str, list[Part]] = {}
     for info in store.list(f"parts/{job.fingerprint[:16]}"):
         if match := PART_NAME.search(info.path):
             folder = info.path.rsplit("/", 1)[0]
-            found.setdefault(folder, {})[int(match[1])] = Part(int(match[1]), int(match[2]), info.path)
+            found.setdefault(folder, []).append(Part(int(match[1]), int(match[2]), info.path))
     return found
 
 
-def with_parts(job: Job, entry: Todo, parts: Mapping[str, dict[int, Part]]) -> Todo:
+def with_parts(job: Job, entry: Todo, parts: Mapping[str, Sequence[Part]]) -> Todo:
     """The same shard with the parts that are there already."""
     folder = job.part_folder(entry.task.shard.token, entry.task.generation)
-    return Todo(dataclasses.replace(entry.task, finished_parts=parts.get(folder, {})), entry.why)
+    finished = {part.start: part for part in parts.get(folder, ())}
+    return Todo(dataclasses.replace(entry.task, finished_parts=finished), entry.why)
 
 
 def explain(parent: Version | None, job: Job) -> list[str]:

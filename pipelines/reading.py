@@ -46,6 +46,8 @@ class PartReader:
         self._clock, self._identity, self._count = Clock(), hashlib.sha256(), 0
         self._rows: list[Row] = []
         self._verdict = Verdict()
+        self._done: Unit | None = None
+        """The last part, where the ledger does not know yet that it is done."""
         self._last: dict[int, Picked] = {}
         """Rows of the part that are prepared after all others, because a process ended at each."""
 
@@ -80,7 +82,8 @@ class PartReader:
         self._header.start, self._rows = self._count, []
         if self._count in self._finished:
             return
-        self._verdict = self._ledger.begin(self._unit)
+        self._done, done = None, self._done
+        self._verdict = self._ledger.begin(self._unit, done)
         if self._verdict.problem:
             raise BadShard(Reason.PROCESS_DIED, self._verdict.problem)
         if self._watchdog:
@@ -123,7 +126,10 @@ class PartReader:
         table = part_table(self._job, self._header, self._rows)
         if self._watchdog:
             self._watchdog.stop()
-        self._ledger.end(self._unit)
+        if self._verdict.careful or self._header.last:
+            self._ledger.end(self._unit)
+        else:
+            self._done = self._unit
         return table
 
 

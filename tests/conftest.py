@@ -19,7 +19,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # As `pipelines.cluster` does: else most of a test's time is workers that import everything once more.
-os.environ["RAY_idle_worker_killing_time_threshold_ms"] = "600000"
+os.environ["RAY_idle_worker_killing_time_threshold_ms"] = "600000"  # noqa: SIM112
 
 pytest_plugins = ["relabel.testing.fixtures"]
 

@@ -74,7 +74,7 @@ def test_equal_bytes_however_it_ran(
     plain, other = open_release(str(tmp_path / "plain")), open_release(str(tmp_path / "other"))
     assert shas(plain) == shas(other)
     assert plain.content_digest == other.content_digest
-    assert list((tmp_path / "other" / "parts").rglob("*.parquet")) == []
+    assert list((tmp_path / "other" / "parts").rglob("*.arrow")) == []
 
 
 def test_equal_bytes_on_an_object_store(recipe: Make, tmp_path: Path, seaweed: S3Server, s3_root: str) -> None:
@@ -171,7 +171,7 @@ def test_parts_that_a_killed_run_could_not_delete_are_swept(recipe: Make) -> Non
     job = make_job(load(wanted))
     found = plan(job)
     token, receipt = next(iter(found.done.items()))
-    left = f"{job.part_folder(token, receipt.generation)}/{0:010d}-2-{'0' * 32}.parquet"
+    left = f"{job.part_folder(token, receipt.generation)}/{0:010d}-2-{'0' * 32}.arrow"
     store = open_store(wanted["store"])
     store.put(left, b"left behind")
     assert list(plan(job).leftovers) == [left]
@@ -185,7 +185,7 @@ def test_a_shard_that_another_run_finished_first_is_taken_over(recipe: Make) -> 
     job = make_job(load(wanted))
     receipt = next(iter(plan(job).done.values()))
     end = Header(receipt.shard, receipt.size, receipt.etag, receipt.token, receipt.generation, last=True)
-    gone = [Part(0, 2, f"{job.part_folder(receipt.token, 0)}/{0:010d}-2-{'0' * 32}.parquet")]
+    gone = [Part(0, 2, f"{job.part_folder(receipt.token, 0)}/{0:010d}-2-{'0' * 32}.arrow")]
     assert merge_shard(job, end, gone) == receipt
     end.token = "f" * 64
     with pytest.raises(ObjectMissing):
