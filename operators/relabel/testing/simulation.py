@@ -34,8 +34,9 @@ SLEEP_TURNS = 80
 LEASE_SECONDS = 12.0
 """By the server's clock, which every write moves by one."""
 ATTEMPTS = 3
-EXPECTED = (StorageError, StoreConflict, Refused)
-"""What a person may be told under faults: run again, or another was first."""
+EXPECTED = (StorageError, StoreConflict, Refused, UnknownName)
+"""What a person may be told under faults: run again, or another was first; of a fence whose file did not come whole
+when it was looked for, and then did, that it is no release."""
 
 
 class Ended(BaseException):
