@@ -94,6 +94,7 @@ def obtain(store: ObjectStore, job: Job, partition: Partition, if_busy: IfBusy) 
 def tell(busy: StoreBusy, stream: IO[str] | None = None) -> None:
     """One line on standard error: for people at a terminal, else for logs."""
     stream = stream or sys.stderr
+    assert stream is not None
     if stream.isatty():
         print(f"waiting for {'; '.join(map(str, busy.holders))}", file=stream, flush=True)
         return

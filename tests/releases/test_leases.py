@@ -357,8 +357,8 @@ def once_expired(memory: MemoryStore, faulty: FaultyStore) -> Version:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_every_request_of_an_owner_fails(fault: Fault) -> None:
-    """A run that takes over is hit at each request; whoever comes after its lease expired finishes."""
+def test_the_requests_of_an_owner_fail(fault: Fault) -> None:
+    """A run that takes over is hit at every other request; whoever comes after its lease expired finishes."""
     with one_request_at_a_time():
         start = MemoryStore()
         acquire(start, "dead", seconds=SECONDS)
@@ -366,7 +366,7 @@ def test_every_request_of_an_owner_fails(fault: Fault) -> None:
         probe = FaultyStore(start.copy())
         work(probe, "ours")
         struck = 0
-        for at in range(probe.num_operations):
+        for at in range(FAULTS.index(fault) % 2, probe.num_operations, 2):
             memory = start.copy()
             watch = Watch(memory)
             faulty = FaultyStore(memory, at, fault, delay=at % 7)
