@@ -180,7 +180,7 @@ def test_a_plan_is_made_again_where_another_run_was_at_work(tmp_path: Path, stor
 
 @pytest.mark.usefixtures("forget_plugins")
 def test_partitions_are_published_once_all_are_labelled(
-    tmp_path: Path, recipe: Make, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, recipe: Make, ray_cluster: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     wanted = recipe()
     path = tmp_path / "photos.yaml"
@@ -188,17 +188,19 @@ def test_partitions_are_published_once_all_are_labelled(
     first = run(wanted, partition=Partition(1, 2))
     assert first.release is None
     assert 0 < first.labelled == len(first.plan.wanted) < len(first.plan.shards)
+    capfd.readouterr()  # progress
     assert main(["publish", str(path)]) == 3
-    told = capsys.readouterr().err
+    told = capfd.readouterr().err
     assert f"{first.open_shards} of {len(first.plan.shards)} shards are open" in told
     assert "At work now: no run" in told
     second = run(wanted, partition=Partition(2, 2))
     assert second.labelled == first.open_shards
+    capfd.readouterr()
     assert main(["publish", str(path), "--json"]) == 0
-    published = json.loads(capsys.readouterr().out)
+    published = json.loads(capfd.readouterr().out)
     assert (published["release"], published["published"], published["labelled"]) == (1, True, 0)
     assert main(["publish", str(path)]) == 0
-    assert "nothing to do: release 1" in capsys.readouterr().out
+    assert "nothing to do: release 1" in capfd.readouterr().out
     whole = str(tmp_path / "whole")
     run(recipe(store=whole))
     assert shas(open_release(whole)) == shas(open_release(wanted["store"]))
