@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | fuzz | clean. Each builds what it needs in .venv; PYTHON chooses the interpreter.
+# make demo | test | lint | bench | chaos | race | fuzz | clean. Each builds what it needs in .venv; PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench chaos fuzz fuzz-tar clean
+.PHONY: help demo test lint bench chaos race fuzz fuzz-tar clean
 
 help:
 	@echo "make demo   label real photographs with real weights on this machine (about 3 minutes)"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint   ruff, mypy, pyright"
 	@echo "make bench  what the README's figures were measured with"
 	@echo "make chaos  RUNS=50: runs on a three-node cluster while its processes are killed at random"
+	@echo "make race   RUNS=20: two drivers at once on one store, with kills and pauses"
 	@echo "make fuzz   SEEDS=10000: as many simulated histories of several runs on one failing store"
 	@echo "make fuzz-tar   the tar parser under a coverage-guided fuzzer (SECONDS=600)"
 	@echo "make clean  remove the demo's files, caches and .venv"
@@ -36,6 +37,9 @@ bench: $(VENV)/.test
 
 chaos: $(VENV)/.test
 	@PYTHONPATH=operators:. $(BIN)/python tests/chaos/chaos.py --runs $(or $(RUNS),50) --seed $(or $(SEED),0)
+
+race: $(VENV)/.test
+	@PYTHONPATH=operators:. $(BIN)/python tests/chaos/race.py --runs $(or $(RUNS),20) --seed $(or $(SEED),0)
 
 SEEDS ?= 1000
 FIRST ?= 0

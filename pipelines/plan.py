@@ -18,6 +18,7 @@ from relabel.labelers.lock import Lock
 from relabel.labels.contract import LabelContract
 from relabel.reasons import Reason, Status
 from relabel.releases.operators import require_source
+from relabel.releases.partitions import WHOLE, Partition
 from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.segments import Entry, read_segments
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
@@ -57,10 +58,17 @@ class Plan:
     warnings: Sequence[str]
     leftovers: Sequence[str]
     """Parts of finished shards, which a run that was killed could not delete any more."""
+    partition: Partition = WHOLE
+    """Only its shards are to label."""
 
     @property
     def run_id(self) -> str:
         return self.job.run_id
+
+    @property
+    def wanted(self) -> list[Shard]:
+        """The shards of the partition."""
+        return [shard for shard in self.shards if self.partition.holds(shard.name)]
 
     def to_json(self) -> Json:
         todo_bytes = sum(entry.task.shard.size for entry in self.todo)
@@ -69,6 +77,7 @@ class Plan:
             "store": self.job.recipe.store.url,
             "fingerprint": self.job.fingerprint,
             "shards": len(self.shards),
+            "partition": None if self.partition.whole else str(self.partition),
             "bytes": sum(shard.size for shard in self.shards),
             "samples_known": sum(receipt.rows for receipt in self.done.values()),
             "done": len(self.done),
@@ -127,7 +136,7 @@ def check_contract(contract: Any, cls: type[Labeler[Any]], label: str) -> None:
         )
 
 
-def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Plan:
+def plan(job: Job, limit: int | None = None, check_content: bool = False, partition: Partition = WHOLE) -> Plan:
     """What a run of `job` would do; a store that does not exist yet is an empty one.
 
     Raises Refused where an operator of the user's own was edited under a version that labelled into this store.
@@ -160,12 +169,13 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
             why = "output lost"
         elif receipt.reason == Reason.CHANGED_SHARD:
             why = "changed while read"
-        elif check_content and not _content_equal(job, shard, receipt):
+        elif check_content and partition.holds(shard.name) and not _content_equal(job, shard, receipt):
             why = "content differs"
         else:
             done[shard.token] = receipt
             continue
-        todo.append(Todo(ShardTask(shard, finished.next_generation(shard.token)), why))
+        if partition.holds(shard.name):
+            todo.append(Todo(ShardTask(shard, finished.next_generation(shard.token)), why))
     names = {shard.name for shard in shards}
     parts = find_parts(job, store)
     done_folders = {job.part_folder(token, receipt.generation) for token, receipt in done.items()}
@@ -179,6 +189,7 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
         changes=changes,
         warnings=[f"{damage} It counts as not written." for damage in finished.damaged],
         leftovers=[part.path for folder in done_folders & parts.keys() for part in parts[folder]],
+        partition=partition,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from relabel.digests import Json, canonical_json
+from relabel.releases.leases import DEFAULT_SECONDS
 from relabel.shards.source import SourceConfig
 from relabel.storage.filesystems import check_options, check_url, is_local, local_path
 
@@ -115,6 +116,8 @@ class Resources(Section):
     """Samples per part, the unit of work and of retry: lower it for very large inputs."""
     readers: int | None = Field(default=None, ge=1)
     """Shards read and decoded at a time. Default: as many as there are CPUs left."""
+    lease_seconds: float = Field(default=DEFAULT_SECONDS, ge=3, le=86_400)
+    """A run that was not heard of for so long, by the store's clock, may be taken over. It beats six times as often."""
 
 
 class DeadLetters(Section):

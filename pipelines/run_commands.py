@@ -4,6 +4,9 @@ import argparse
 import contextlib
 import sys
 
+from relabel.digests import Json
+from relabel.releases.partitions import WHOLE, Partition, parse_partition
+
 from .terminal import Add, add_overrides, emit, positive, say, size
 
 
@@ -19,8 +22,18 @@ def declare(add: Add) -> None:
         sub.add_argument(
             "--check-content", action="store_true", help="read finished shards again and compare their digests"
         )
+        sub.add_argument(
+            "--partition", metavar="i/n", help="only the shards of the i-th of n parts of the source; publishes nothing"
+        )
         if name == "run":
             sub.add_argument("--address", help="a running Ray cluster (default: a local one for this run)")
+            sub.add_argument(
+                "--if-busy",
+                default="take-over",
+                choices=("take-over", "wait", "refuse"),
+                help="where another run holds the store: take over if its lease has expired, else exit 5 (default); "
+                "wait until it is released or expires; refuse even if it has expired",
+            )
     declare_trials(add)
 
 
@@ -53,7 +66,7 @@ def plan_command(options: argparse.Namespace) -> int:
     from .plan import make_job, plan
 
     job = make_job(load(options.recipe, options.overrides), lock_path(options.recipe))
-    planned = plan(job, options.limit, options.check_content)
+    planned = plan(job, options.limit, options.check_content, partition_of(options))
     described = planned.to_json()
     if options.json:
         emit(described)
@@ -82,6 +95,7 @@ def plan_command(options: argparse.Namespace) -> int:
 
 
 def run_command(options: argparse.Namespace) -> int:
+    from .leasing import IfBusy
     from .running import run
 
     outcome = run(
@@ -90,32 +104,49 @@ def run_command(options: argparse.Namespace) -> int:
         limit=options.limit,
         check_content=options.check_content,
         address=options.address,
+        partition=partition_of(options),
+        if_busy=IfBusy(options.if_busy),
     )
-    described = outcome.to_json()
     if options.json:
-        emit(described)
-        return 0
+        emit(outcome.to_json())
+    else:
+        tell_outcome(outcome.to_json())
+    return 0
+
+
+def partition_of(options: argparse.Namespace) -> Partition:
+    return WHOLE if options.partition is None else parse_partition(options.partition)
+
+
+def tell_outcome(described: Json) -> None:
+    """What a run did, or a publication, for people."""
     for shard in described["removed"][:5]:
         say(f"removed   {shard} is gone from the source")
     if len(described["removed"]) > 5:
         say(f"removed   and {len(described['removed']) - 5} more")
     for warning in described["warnings"]:
         say(f"warning   {warning}")
+    labelled, left, release = (described[name] for name in ("labelled", "open", "release"))
     counts = f"{described['ok']} samples labelled, {described['dead']} dead letters, {described['filtered']} filtered"
-    if outcome.open_shards:
+    if described["partition"]:
         say(
-            f"{outcome.labelled} shards labelled, {outcome.open_shards} still open; nothing published yet.",
+            f"partition {described['partition']}: {labelled} shards labelled; {left} of all {described['shards']} "
+            "shards were open when this run began or still are.",
+            "`relabel publish` with this recipe publishes once no shard is open.",
+        )
+    elif left:
+        say(
+            f"{labelled} shards labelled, {left} still open; nothing published yet.",
             "Run again (without --limit) to label the rest and publish.",
         )
-    elif outcome.published and outcome.release is not None:
+    elif described["published"]:
         say(
-            f"published release {outcome.release.version} in {described['store']}",
-            f"  {described['shards']} shards ({outcome.labelled} labelled by this run), {counts}",
-            f"  content {outcome.release.content_digest[:16]}",
+            f"published release {release} in {described['store']}",
+            f"  {described['shards']} shards ({labelled} labelled by this run), {counts}",
+            f"  content {described['content_digest'][:16]}",
         )
-    elif outcome.release is not None:
-        say(f"nothing to do: release {outcome.release.version} has all {described['shards']} shards ({counts})")
-    return 0
+    else:
+        say(f"nothing to do: release {release} has all {described['shards']} shards ({counts})")
 
 
 def try_command(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ Ray's actors may keep their devices until the process ends.
 
 import contextlib
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,8 @@ from ray.exceptions import RayError
 from relabel.digests import Json, digest
 from relabel.errors import RelabelError, TooManyDeadLetters
 from relabel.releases.commit import Draft, commit
-from relabel.releases.doctor import require_commits
 from relabel.releases.operators import claim_source
+from relabel.releases.partitions import WHOLE, Partition
 from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.versions import Version
 from relabel.shards.source import open_source
@@ -27,6 +28,7 @@ from . import graph
 from .cluster import actor_pool, connected, require_travels
 from .coverage import Coverage
 from .job import Job, Part
+from .leasing import IfBusy, leased
 from .loading import load, lock_path
 from .parts import Header
 from .plan import Plan, make_job, plan
@@ -93,35 +95,41 @@ def run(
     limit: int | None = None,
     check_content: bool = False,
     address: str | None = None,
+    partition: Partition = WHOLE,
+    if_busy: IfBusy = IfBusy.TAKE_OVER,
 ) -> Outcome:
     """Label what is not labelled yet and publish the release.
 
     `recipe` and `overrides` as in `loading.load`, `limit` and `check_content` as in `plan.plan`; `address` is a running
-    Ray cluster (default: a local one for the time of the run). Raises RelabelError; see `errors` for the tree.
+    Ray cluster (default: a local one for the time of the run). Of a `partition` the shards are labelled and nothing is
+    published. `if_busy` says what to do where another run holds the store. Raises RelabelError; see `errors` for the
+    tree.
     """
     checked = load(recipe, overrides)
     job = make_job(checked, lock_path(recipe))
-    todo = plan(job, limit, check_content)
-    receipts = dict(todo.done)
     seconds: dict[str, float] = {}
     stop = StopRequest()
-    if todo.todo:
-        require_travels(job.own_labelers)
-        store = job.open_store()
-        require_commits(store)
-        for own in job.own_labelers:
-            claim_source(store, own.name, own.version, own.source)
-        tally = Tally(len(todo.todo))
-        with shown(tally), connected(checked.resources, len(checked.steps), address, job.plugins), stop.heard():
-            for receipt in label(todo, tally, seconds, stop):
-                receipts[receipt.token] = receipt
-    if stop.made and len(receipts) < len(todo.shards):
-        raise Stopped(
-            f"stopped by SIGTERM with {len(receipts)} of {len(todo.shards)} shards finished. Nothing is lost: they and "
-            "the parts of others are kept; run the same command again to go on."
-        )
-    with stop.heard():
-        return publish(todo, receipts, seconds)
+    with leased(job, functools.partial(plan, job, limit, check_content, partition), stop, if_busy) as (todo, lease):
+        receipts = dict(todo.done)
+        if todo.todo:
+            require_travels(job.own_labelers)
+            for own in job.own_labelers:
+                claim_source(job.open_store(), own.name, own.version, own.source)
+            tally = Tally(len(todo.todo))
+            with shown(tally), connected(checked.resources, len(checked.steps), address, job.plugins), stop.heard():
+                for receipt in label(todo, tally, seconds, stop):
+                    receipts[receipt.token] = receipt
+        stop.require_none_forbids()
+        finished = sum(shard.token in receipts for shard in todo.wanted)
+        if stop.made and finished < len(todo.wanted):
+            raise Stopped(
+                f"stopped by {stop.by} with {finished} of {len(todo.wanted)} shards finished. Nothing is lost: they "
+                "and the parts of others are kept; run the same command again to go on."
+            )
+        if not partition.whole:
+            return Outcome(todo, receipts, None, seconds)
+        with stop.heard():
+            return publish(todo, receipts, seconds, lease)
 
 
 def label(todo: Plan, tally: Tally, seconds: dict[str, float], stop: StopRequest) -> Iterator[Receipt]:
@@ -185,7 +193,9 @@ def count(event: Event, tally: Tally, seconds: dict[str, float]) -> None:
         seconds[stage] = round(seconds.get(stage, 0.0) + spent, 6)
 
 
-def publish(todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float]) -> Outcome:
+def publish(
+    todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float], lease: int | None = None
+) -> Outcome:
     """Commits a release where every shard is finished; the parent stands where nothing changed."""
     release = None
     store = todo.job.open_store()
@@ -193,11 +203,11 @@ def publish(todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, f
         store.delete(path)
     if len(receipts) == len(todo.shards):
         check_budget(todo.job.recipe, list(receipts.values()))
-        release = commit(store, draft(todo, receipts))
+        release = commit(store, draft(todo, receipts, lease))
     return Outcome(todo, receipts, release, seconds)
 
 
-def draft(todo: Plan, receipts: Mapping[str, Receipt]) -> Draft:
+def draft(todo: Plan, receipts: Mapping[str, Receipt], lease: int | None = None) -> Draft:
     """The release that these receipts make."""
     job = todo.job
     return Draft(
@@ -210,6 +220,7 @@ def draft(todo: Plan, receipts: Mapping[str, Receipt]) -> Draft:
         selection=job.selection,
         source={"root": open_source(job.source).root, "manifest": digest([shard.token for shard in todo.shards])},
         recipe=anchored(job.recipe).to_json(),
+        lease=lease,
     )
 
 

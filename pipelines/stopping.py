@@ -1,4 +1,5 @@
-"""Stopping: SIGTERM (a spot node that goes, a cluster that shuts down, `kill`) ends a run between two events.
+"""Stopping: SIGTERM (a spot node that goes, a cluster that shuts down, `kill`) or `relabel stop` ends a run between two
+events.
 
 No new work is begun, what is about to be finished is finished, and running again goes on from there.
 """
@@ -27,11 +28,27 @@ class _Requested(BaseException):
 
 
 class StopRequest:
-    """Whether this process was asked to stop; a wait inside `until_stopped` is broken, nothing else is."""
+    """Whether this run was asked to stop; a wait inside `until_stopped` is broken, nothing else is."""
 
     def __init__(self) -> None:
         self.made = False
+        self.by = "SIGTERM"
+        """Who asked."""
+        self.error: RelabelError | None = None
+        """Why the run may not even publish what is finished."""
         self._waiting = False
+
+    def make(self, by: str, error: RelabelError | None = None) -> None:
+        """Ask from another thread of this process."""
+        self.by, self.error, self.made = by, error, True
+        main = threading.main_thread().ident
+        if main is not None and signal.getsignal(signal.SIGTERM) == self._hear:
+            signal.pthread_kill(main, signal.SIGTERM)
+
+    def require_none_forbids(self) -> None:
+        """Raises the error for which the run may not go on, where there is one."""
+        if self.error is not None:
+            raise self.error
 
     @contextlib.contextmanager
     def heard(self) -> Iterator["StopRequest"]:

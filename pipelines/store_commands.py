@@ -5,7 +5,9 @@ import dataclasses
 
 import relabel
 from relabel.errors import Refused, StoreCorrupt
+from relabel.releases.fences import Fence
 from relabel.releases.release import Release, Store
+from relabel.releases.versions import Version, read_sequence
 from relabel.storage.opening import open_store as open_objects
 
 from .terminal import Add, add_store, emit, positive, refused, say, storage_options, table
@@ -44,13 +46,16 @@ def open_release(options: argparse.Namespace) -> Release:
 
 
 def log_command(options: argparse.Namespace) -> int:
-    history = open_store(options).history()
+    sequence = read_sequence(open_store(options).objects)
     if options.json:
-        emit([version.model_dump(mode="json") for version in history])
+        emit([entry.model_dump(mode="json") for entry in sequence if isinstance(entry, Version)])
         return 0
-    if not history:
+    if not sequence:
         say("no release yet")
-    for version in reversed(history):
+    for version in reversed(sequence):
+        if isinstance(version, Fence):
+            say(f"fence   {version.number:<4} {version.created}  {version}")
+            continue
         labels = ", ".join(f"{name} {label.fingerprint[:8]}" for name, label in version.labels.items())
         say(
             f"release {version.version:<4} {version.created}  {version.counts.shards} shards, "

@@ -170,7 +170,7 @@ def one_run(machines: Machines, source: str, folder: Path, events: Sequence[str]
     recipe.write_text(json.dumps({
         "name": "chaos", "source": source, "store": str(folder / "store"),
         "plugins": [str(Path(__file__).with_name("counted.py"))], "steps": [{"counted": {"log": str(log)}}],
-        "resources": {"actors": {"min": 1, "max": 3}, "compute_batch": 4, "part_rows": PART_ROWS},
+        "resources": {"actors": {"min": 1, "max": 3}, "compute_batch": 4, "part_rows": PART_ROWS, "lease_seconds": 3},
     }))  # fmt: skip
     due = sorted((chance.uniform(*WINDOW_SECONDS), event) for event in events)
     begun, starts, told = time.monotonic(), 0, {}
@@ -203,7 +203,7 @@ def drive(machines: Machines, recipe: Path, due: list[tuple[float, str]], chance
     """
     address = str(machines.cluster.address)
     driver = subprocess.Popen(
-        command("run", str(recipe), "--address", address, "--json"), env=environment(),
+        command("run", str(recipe), "--address", address, "--if-busy", "wait", "--json"), env=environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     begun, first = time.monotonic(), float("inf")

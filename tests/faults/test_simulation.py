@@ -53,11 +53,12 @@ def overwrite(store: ObjectStore, path: str, data: bytes) -> bytes:
     ("module", "name", "wrong", "first"),
     [
         (segments, "write_segment", put_segment, 149),
-        (commit, "settle", trust_the_answer, 0),
-        (commit, "settle", overwrite, 0),
-        (commit, "refuse_conflict", lambda change, held, run_id: None, 25),
+        (commit, "settle", trust_the_answer, 9),
+        (commit, "settle", overwrite, 9),
+        (commit, "refuse_conflict", lambda change, held, run_id: None, 6),
+        (commit, "refuse_fenced", lambda draft, entry: None, 196),
     ],
-    ids=["segment put", "conflict trusted", "version overwritten", "conflicts ignored"],
+    ids=["segment put", "conflict trusted", "version overwritten", "conflicts ignored", "fences ignored"],
 )
 def test_a_broken_program_is_caught(
     monkeypatch: pytest.MonkeyPatch, module: object, name: str, wrong: object, first: int
@@ -70,5 +71,5 @@ def test_a_broken_program_is_caught(
 
 def test_a_failure_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(commit, "settle", overwrite)
-    assert fuzz.main(["--first", "0", "--seeds", "2", "--processes", "1"]) == 1
-    assert "repeat it: make fuzz FIRST=0 SEEDS=1" in capsys.readouterr().out
+    assert fuzz.main(["--first", "9", "--seeds", "2", "--processes", "1"]) == 1
+    assert "repeat it: make fuzz FIRST=9 SEEDS=1" in capsys.readouterr().out

@@ -36,7 +36,7 @@ def start(recipe: Path, root: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def finished(recipe: Path, root: Path) -> dict[str, Any]:
-    process = start(recipe, root)
+    process = start(recipe, root, "--if-busy", "wait")  # one that was killed held the store
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     result: dict[str, Any] = json.loads(out)
@@ -55,7 +55,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 def written(recipe: Make, tmp_path: Path) -> Path:
     """A recipe file that leaves parts and label shards at many moments."""
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe(resources={"actors": 1, "part_rows": 2, "readers": 1})))
+    path.write_text(yaml.safe_dump(recipe(resources={"actors": 1, "part_rows": 2, "readers": 1, "lease_seconds": 3})))
     return path
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..digests import Json, digest
 from ..errors import Refused, StoreConflict, UsageError
 from ..storage.objects import ObjectStore, settle
+from .fences import Fence
 from .receipts import Receipt
 from .segments import Entry, SegmentRef, entry_of, read_segments, write_segments
 from .stored import absences
@@ -21,11 +22,12 @@ from .versions import (
     Version,
     content_digest,
     count,
+    digest_before,
     ensure_store,
+    fences_after,
     mix,
-    parent_digest,
-    parse_version,
-    read_history_around,
+    parse_entry,
+    read_sequence_around,
     tool,
     version_path,
 )
@@ -50,6 +52,8 @@ class Draft:
     selection: Json = None
     source: Json = None
     recipe: Json = None
+    lease: int | None = None
+    """Under which the run labelled: it is not published after the fence of a newer one. None: fences mean nothing."""
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -75,25 +79,41 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
 
     That is the version this run id committed before, or the newest where the draft changes nothing in it. Raises
     Refused where data that it would publish is gone, StoreConflict where another run published other results for the
-    same shards since this one was planned.
+    same shards since this one was planned, or took over its lease.
     """
     ensure_store(store, uuid.uuid4().hex)
-    history = read_history_around(store, draft.parent)
+    sequence = read_sequence_around(store, draft.parent)
+    newest = sequence[-1] if sequence else None
+    history = [entry for entry in sequence if isinstance(entry, Version)]
     base = history[-1] if history else None
     for version in history:
         if version.run_id == draft.run_id:
             return version
+    for entry in sequence:
+        refuse_fenced(draft, entry)
     change = plan_change(store, draft, history)
     refuse_absent_data(store, map(entry_of, draft.receipts))
     while True:
-        proposal = propose(store, draft, change, base)
+        proposal = propose(store, draft, change, base, newest)
         if base is not None and proposal is base:
             return base
         path = version_path(proposal.version)
-        won = settle(store, path, proposal.sealed())
-        base = parse_version(won, store.full_url(path))
-        if base.run_id == draft.run_id:
-            return base
+        newest = parse_entry(settle(store, path, proposal.sealed()), store.full_url(path))
+        refuse_fenced(draft, newest)
+        if isinstance(newest, Version):
+            base = newest
+            if base.run_id == draft.run_id:
+                return base
+
+
+def refuse_fenced(draft: Draft, entry: Version | Fence) -> None:
+    """An owner that was taken over publishes nothing any more, however long it was asleep."""
+    if isinstance(entry, Fence) and draft.lease is not None and entry.lease > draft.lease:
+        raise StoreConflict(
+            f"{entry}: number {entry.number} of the sequence is its fence. Run {draft.run_id} (lease {draft.lease}) "
+            "may publish nothing any more and did not. What it finished is kept; run again, if the other run did not "
+            "publish it already."
+        )
 
 
 def plan_change(store: ObjectStore, draft: Draft, history: Sequence[Version]) -> Change:
@@ -121,10 +141,12 @@ def refuse_absent_data(store: ObjectStore, entries: Iterable[Entry]) -> None:
         )
 
 
-def propose(store: ObjectStore, draft: Draft, change: Change, base: Version | None) -> Version:
+def propose(
+    store: ObjectStore, draft: Draft, change: Change, base: Version | None, newest: Version | Fence | None
+) -> Version:
     """The next version on top of `base`, or `base` itself where the draft changes nothing in it.
 
-    Its segments are written.
+    It follows `newest` in the sequence, which is `base` or a fence after it. Its segments are written.
     """
     held = base_entries(store, draft, base)
     refuse_conflict(change, held, draft.run_id)
@@ -139,7 +161,7 @@ def propose(store: ObjectStore, draft: Draft, change: Change, base: Version | No
         raise UsageError("there is nothing to publish: no shard is finished.")
     kept = list(base.segments) if base is not None and same else []
     segments = next_segments(store, kept, changed + tombstones, entries)
-    return describe(draft, base, entries, segments, parent_digest(store, base))
+    return describe(draft, base, entries, segments, newest, digest_before(store, newest))
 
 
 def base_entries(store: ObjectStore, draft: Draft, base: Version | None) -> dict[str, Entry]:
@@ -177,15 +199,21 @@ def next_segments(
 
 
 def describe(
-    draft: Draft, base: Version | None, entries: Sequence[Entry], segments: tuple[SegmentRef, ...], parent_sha256: str
+    draft: Draft,
+    base: Version | None,
+    entries: Sequence[Entry],
+    segments: tuple[SegmentRef, ...],
+    newest: Version | Fence | None,
+    parent_sha256: str,
 ) -> Version:
     known = {**(base.numerics if base else {}), **draft.numerics()}
-    number = base.version + 1 if base else 1
     return Version(
         format=FORMAT,
-        version=number,
-        parent=number - 1,
+        version=newest.number + 1 if newest else 1,
+        parent=base.version if base else 0,
         parent_sha256=parent_sha256,
+        fences=fences_after(newest),
+        lease=draft.lease,
         commit_id=uuid.uuid4().hex,
         run_id=draft.run_id,
         segments=segments,

@@ -23,7 +23,15 @@ from ..storage.opening import open_store
 from .segments import Entry, read_segments
 from .stored import get_checked
 from .tags import read_tag, tag_names, write_tag
-from .versions import Counts, Version, read_history, read_marker, read_version, version_numbers
+from .versions import (
+    Counts,
+    Version,
+    read_history,
+    read_marker,
+    read_version,
+    sequence_numbers,
+    version_numbers,
+)
 
 ROW_COLUMNS = ("key", "sample_digest", "status", "reason")
 DECODERS: Mapping[str, Callable[[LabelContract, Mapping[str, Any]], Any]] = {
@@ -185,6 +193,8 @@ def find_version(objects: ObjectStore, selector: int | str) -> int:
     if wanted is None and selector != "latest":
         return read_tag(objects, str(selector))
     if wanted not in numbers:
+        if wanted in sequence_numbers(objects):
+            read_version(objects, wanted)  # a fence: raises, and says so
         known = [*map(str, numbers[-10:]), *tag_names(objects), *(["latest"] if numbers else [])]
         hint = "" if numbers else "Nothing has been published here yet."
         raise UnknownName("release", str(selector), known, hint)

@@ -13,6 +13,7 @@ from ..digests import sha256
 from ..errors import ObjectMissing, Refused, StoreCorrupt
 from ..storage.objects import ObjectStore
 from .contents import check_dead_letters, check_label_shard
+from .fences import Fence
 from .release import as_number, find_version
 from .segments import Entry, SegmentRef, merge, read_segment
 from .stored import Stored, absences, in_threads
@@ -22,8 +23,9 @@ from .versions import (
     content_digest,
     count,
     mix,
+    parse_entry,
     parse_marker,
-    parse_version,
+    sequence_numbers,
     version_numbers,
     version_path,
 )
@@ -69,10 +71,12 @@ def verify(store: ObjectStore, selector: int | str = "latest", level: Level = "d
 
     A published version whose file is gone is a problem, not an error; raises UnknownName for what was never published.
     """
-    number, newest = as_number(selector), max(version_numbers(store), default=0)
+    number, taken = as_number(selector), sequence_numbers(store)
     # One past the newest: its file may be the one that is gone.
-    if number is None or not 1 <= number <= newest + 1:
+    if number is None or not 1 <= number <= max(taken, default=0) + 1:
         number = find_version(store, selector)
+    elif number in taken and number not in version_numbers(store):
+        number = find_version(store, selector)  # a fence: raises
     report = Report(level, number)
     check_marker(store, report)
     version = check_chain(store, report)
@@ -104,34 +108,45 @@ def attempt(report: Report, path: str, work: Callable[[], T]) -> T | None:
 
 
 def check_chain(store: ObjectStore, report: Report) -> Version | None:
-    """Every version from the first to this one is whole, in its place, and names the bytes of its parent."""
-    paths = {number: version_path(number) for number in range(report.release, 0, -1)}
+    """Every file from the first to this one is whole, in its place, and names the bytes of the one before it."""
+    paths = {number: version_path(number) for number in range(1, report.release + 1)}
     read = in_threads(lambda path: attempt(report, path, lambda: store.get(path)), list(paths.values()))
     files = dict(zip(paths, read, strict=True))
-    versions = {
-        number: check_version(store, number, data, report) for number, data in files.items() if data is not None
-    }
-    for number, version in versions.items():
-        parent = files.get(number - 1)
-        if version is not None and parent is not None and sha256(parent) != version.parent_sha256:
-            report.add(paths[number - 1], f"is not the file that version {number} names as its parent")
+    parsed = {number: parse(store, path, files[number], report) for number, path in paths.items()}
+    whole = {number: entry for number, entry in parsed.items() if entry is not None}
+    for number, entry in whole.items():
+        before = files.get(number - 1)
+        named = entry.before_sha256 if isinstance(entry, Fence) else entry.parent_sha256
+        if before is not None and sha256(before) != named:
+            report.add(paths[number - 1], f"is not the file that number {number} names as its parent")
+        check_place(number, entry, whole, report)
     report.counts["versions"] = len(files)
+    versions = {number: entry for number, entry in whole.items() if isinstance(entry, Version)}
     check_runs(versions, report)
     return versions.get(report.release)
 
 
-def check_version(store: ObjectStore, number: int, data: bytes, report: Report) -> Version | None:
-    path = version_path(number)
-    version = attempt(report, path, lambda: parse_version(data, store.full_url(path)))
-    if version is not None and (version.version, version.parent) != (number, number - 1):
-        report.add(path, f"says that it is version {version.version} with parent {version.parent}")
-    return version
+def parse(store: ObjectStore, path: str, data: bytes | None, report: Report) -> Version | Fence | None:
+    return None if data is None else attempt(report, path, lambda: parse_entry(data, store.full_url(path)))
 
 
-def check_runs(versions: Mapping[int, Version | None], report: Report) -> None:
+def check_place(number: int, entry: Version | Fence, whole: Mapping[int, Version | Fence], report: Report) -> None:
+    """What a file of the sequence says of its number, of the release before it and of the fences before it."""
+    fences = {each for each, found in whole.items() if each < number and isinstance(found, Fence)}
+    damaged = set(range(1, number)) - whole.keys()
+    before = max(set(range(1, number)) - set(entry.fences), default=0)
+    release = entry.release if isinstance(entry, Fence) else entry.parent
+    if (entry.number, release) != (number, before):
+        kind = type(entry).__name__.lower()
+        report.add(version_path(number), f"says that it is {kind} {entry.number} with parent {release}")
+    if not fences <= set(entry.fences) <= fences | damaged:
+        report.add(version_path(number), f"says that {list(entry.fences)} are fences; these are: {sorted(fences)}")
+
+
+def check_runs(versions: Mapping[int, Version], report: Report) -> None:
     first: dict[str, int] = {}
     for number, version in sorted(versions.items()):
-        if version is not None and first.setdefault(version.run_id, number) != number:
+        if first.setdefault(version.run_id, number) != number:
             report.add(
                 version_path(number), f"was published by run {version.run_id}, as was version {first[version.run_id]}"
             )

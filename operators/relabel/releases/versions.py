@@ -1,7 +1,7 @@
 """Versions: the numbered, immutable files that each make a release what it is.
 
-Version n is `versions/v%010d.json`, created once; its existence is the publication. Numbers have no gaps, and each
-version names the digest of its parent's bytes.
+Version n is `versions/v%010d.json`, created once; its existence is the publication. Numbers have no gaps, a fence takes
+one too, and each file names the digest of the bytes of the one before it.
 """
 
 import functools
@@ -13,14 +13,15 @@ from pydantic import ValidationError
 
 from ..about import DISTRIBUTION, __version__, installed_version
 from ..digests import Json, digest, seal, sha256, unseal
-from ..errors import ObjectMissing, Refused, StoreCorrupt, UsageError
+from ..errors import ObjectMissing, Refused, StoreCorrupt, UnknownName, UsageError
 from ..labels.contract import Declaration, LabelContract
 from ..storage.objects import ObjectStore, settle
+from .fences import Fence
 from .segments import Entry, SegmentRef
 from .stored import in_threads
 
-FORMAT = 1
-"""Of everything below a store's root; a reader refuses what is newer."""
+FORMAT = 2
+"""Of everything below a store's root; a reader refuses what is newer. 1 knew neither fences nor leases."""
 MARKER = "store.json"
 NAME = re.compile(r"versions/v(\d{10})\.json")
 KEY_PACKAGES = ("numpy", "pyarrow", "pydantic", "fsspec", "s3fs")
@@ -59,9 +60,13 @@ class Version(Declaration):
     format: int
     version: int
     parent: int
-    """0 where there is none."""
+    """The release before it, 0 where there is none."""
     parent_sha256: str
-    """Of the parent file's bytes; "" where there is none."""
+    """Of the bytes of the file before it in the sequence, a release or a fence; "" where there is none."""
+    fences: tuple[int, ...] = ()
+    """The numbers before this one that are fences, not releases."""
+    lease: int | None = None
+    """Under which it was published."""
     commit_id: str
     run_id: str
     segments: tuple[SegmentRef, ...]
@@ -80,6 +85,11 @@ class Version(Declaration):
     tool: Json
 
     @property
+    def number(self) -> int:
+        """Its place in the sequence."""
+        return self.version
+
+    @property
     def fingerprints(self) -> dict[str, str]:
         return {name: label.fingerprint for name, label in self.labels.items()}
 
@@ -92,18 +102,37 @@ def version_path(number: int) -> str:
     return f"versions/v{number:010d}.json"
 
 
-def parse_version(data: bytes, url: str) -> Version:
-    """Raises StoreCorrupt where these are not the bytes of a version, Refused where it is of a newer format."""
+def parse_entry(data: bytes, url: str) -> Version | Fence:
+    """Raises StoreCorrupt where these are the bytes of neither, Refused where they are of a newer format."""
     fields = unseal(data, url)
+    kind = Fence if fields.get("kind") == "fence" else Version
     check_format(fields.get("format"), url)
     try:
-        return Version.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
-        raise StoreCorrupt(f"{url} is sealed but is not a version: {error}") from error
+        raise StoreCorrupt(f"{url} is sealed but is not a {kind.__name__.lower()}: {error}") from error
+
+
+def parse_version(data: bytes, url: str) -> Version:
+    """As `parse_entry`; raises UnknownName where it is a fence."""
+    entry = parse_entry(data, url)
+    if isinstance(entry, Fence):
+        hint = f"Number {entry.number} is a fence, not a release: {entry}."
+        raise UnknownName("release", str(entry.number), [str(entry.release)] if entry.release else [], hint)
+    return entry
+
+
+def read_entry(store: ObjectStore, number: int) -> Version | Fence:
+    """Raises StoreCorrupt, naming the file, where it is gone or damaged."""
+    path = version_path(number)
+    try:
+        return parse_entry(store.get(path), store.full_url(path))
+    except ObjectMissing as error:
+        raise StoreCorrupt(f"{store.full_url(path)} is gone.") from error
 
 
 def read_version(store: ObjectStore, number: int) -> Version:
-    """Raises StoreCorrupt, naming the file, where it is gone or damaged."""
+    """Raises StoreCorrupt, naming the file, where it is gone or damaged, UnknownName where it is a fence."""
     path = version_path(number)
     try:
         return parse_version(store.get(path), store.full_url(path))
@@ -111,35 +140,56 @@ def read_version(store: ObjectStore, number: int) -> Version:
         raise StoreCorrupt(f"{store.full_url(path)} is gone.") from error
 
 
-def version_numbers(store: ObjectStore) -> list[int]:
-    """Ascending; found by listing, for there is no pointer that could be stale."""
+def sequence_numbers(store: ObjectStore) -> list[int]:
+    """Of releases and fences, ascending; found by listing, for there is no pointer that could be stale."""
     return [int(found[1]) for info in store.list("versions") if (found := NAME.fullmatch(info.path))]
 
 
+def version_numbers(store: ObjectStore) -> list[int]:
+    """Of releases, ascending: the newest whole file says which of the others are fences.
+
+    A damaged file counts as a release, so that whoever reads it is told.
+    """
+    numbers = sequence_numbers(store)
+    for number in reversed(numbers):
+        try:
+            newest = read_entry(store, number)
+        except Refused:
+            continue
+        fences = {*newest.fences, *([number] if isinstance(newest, Fence) else [])}
+        return [each for each in numbers if each not in fences]
+    return numbers
+
+
+def read_sequence(store: ObjectStore) -> list[Version | Fence]:
+    """Every release and every fence, oldest first."""
+    return in_threads(lambda number: read_entry(store, number), sequence_numbers(store))
+
+
 def read_history(store: ObjectStore) -> list[Version]:
-    """Every version, oldest first."""
-    return in_threads(lambda number: read_version(store, number), version_numbers(store))
+    """Every release, oldest first."""
+    return [entry for entry in read_sequence(store) if isinstance(entry, Version)]
 
 
-def read_history_around(store: ObjectStore, parent: int) -> list[Version]:
-    """What a commit must know of the past, oldest first: every version, less the damaged ones older than `parent`.
+def read_sequence_around(store: ObjectStore, parent: int) -> list[Version | Fence]:
+    """What a commit must know of the past, oldest first: every file, less the damaged ones older than `parent`.
 
     One request each, 16 at a time. A damaged old version holds nobody up: whatever run published it, a run planned
     against a later one is another. From `parent` on each must be whole.
     """
-    numbers = version_numbers(store)
+    numbers = sequence_numbers(store)
     if parent and parent not in numbers and store.exists(version_path(parent)):
         numbers.append(parent)  # the listing lags behind
 
-    def read(number: int) -> Version | None:
+    def read(number: int) -> Version | Fence | None:
         try:
-            return read_version(store, number)
+            return read_entry(store, number)
         except StoreCorrupt:
             if number < parent:
                 return None
             raise
 
-    return [version for version in in_threads(read, numbers) if version is not None]
+    return [entry for entry in in_threads(read, numbers) if entry is not None]
 
 
 def check_format(found: Json, url: str) -> None:
@@ -218,17 +268,29 @@ def tool() -> dict[str, Json]:
     return {"relabel": __version__, "python": platform.python_version(), "packages": packages}
 
 
-def parent_digest(store: ObjectStore, parent: Version | None) -> str:
-    """Of the bytes as they lie in the store: an older relabel may have written them otherwise.
-
-    Raises StoreCorrupt where they did not come whole: a version that names half a parent would be wrong for ever.
-    """
-    return "" if parent is None else version_digest(store, parent.version)
-
-
 def version_digest(store: ObjectStore, number: int) -> str:
-    """sha256 of a version's file, which was whole; raises StoreCorrupt."""
+    """sha256 of a version's file, which was whole; raises StoreCorrupt, and UnknownName where it is a fence."""
     path = version_path(number)
     data = store.get(path)
     parse_version(data, store.full_url(path))
     return sha256(data)
+
+
+def digest_before(store: ObjectStore, newest: Version | Fence | None) -> str:
+    """For the file that follows `newest`: of the bytes as they lie in the store, whoever wrote them.
+
+    Raises StoreCorrupt where they did not come whole: one that names half a file would be wrong for ever.
+    """
+    if newest is None:
+        return ""
+    path = version_path(newest.number)
+    data = store.get(path)
+    parse_entry(data, store.full_url(path))
+    return sha256(data)
+
+
+def fences_after(newest: Version | Fence | None) -> tuple[int, ...]:
+    """For the file that follows `newest`: which numbers before it are fences."""
+    if newest is None:
+        return ()
+    return (*newest.fences, newest.number) if isinstance(newest, Fence) else newest.fences

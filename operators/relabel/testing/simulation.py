@@ -13,6 +13,8 @@ from typing import Any
 
 from ..errors import Refused, StorageError, StoreConflict, UnknownName, UsageError
 from ..releases.commit import Draft, commit
+from ..releases.leases import acquire, beat, release, taken_over_by
+from ..releases.partitions import WHOLE, Partition
 from ..releases.release import Store
 from ..releases.segments import read_segments
 from ..releases.stored import one_request_at_a_time
@@ -29,9 +31,12 @@ TEACHERS = ("small", "large")
 MAX_TURNS = 5_000
 FAULT_RATE, SLEEP_RATE, LANDING_RATE, LOSS_RATE = 0.03, 0.02, 0.15, 0.3
 SLEEP_TURNS = 80
+LEASE_SECONDS = 12.0
+"""By the server's clock, which every write moves by one."""
 ATTEMPTS = 3
-EXPECTED = (StorageError, StoreConflict, Refused)
-"""What a person may be told under faults: run again, or another was first."""
+EXPECTED = (StorageError, StoreConflict, Refused, UnknownName)
+"""What a person may be told under faults: run again, or another was first; of a fence whose file did not come whole
+when it was looked for, and then did, that it is no release."""
 
 
 class Ended(BaseException):
@@ -160,13 +165,15 @@ def tried(seat: Seat, work: Callable[[int], object]) -> None:
         return
 
 
-def label_and_publish(store: ObjectStore, world: World, run_id: str, source: dict[str, str], teacher: str) -> Version:
+def label_and_publish(
+    store: ObjectStore, world: World, run_id: str, source: dict[str, str], teacher: str, lease: int | None = None
+) -> Version:
     """One run over some shards of the source, as `pipelines.running` does it."""
     numbers = version_numbers(store)
     held = read_segments(store, read_version(store, numbers[-1]).segments) if numbers else {}
     receipts = finish_shards(store, run_id, source, teacher)
     removed = [shard for shard in held if shard not in world.source]
-    wanted = draft(run_id, numbers[-1] if numbers else 0, receipts, teacher, removed)
+    wanted = draft(run_id, numbers[-1] if numbers else 0, receipts, teacher, removed, lease)
     world.drafts.setdefault(run_id, []).append(wanted)
     version = commit(store, wanted)
     if read_version(world.store, version.version) != version:
@@ -184,6 +191,30 @@ def driver(seat: Seat) -> None:
         present = {shard: seat.world.source[shard] for shard in shards if shard in seat.world.source}
         if present:
             label_and_publish(seat, seat.world, name, present, TEACHERS[0])
+
+    tried(seat, run)
+
+
+def lease_owner(seat: Seat) -> None:
+    """A run under a lease, which beats now and then, sleeps longer than it lasts, and is taken over or takes over."""
+    partition = seat.random.choice([WHOLE, WHOLE, Partition(1, 2), Partition(2, 2)])
+
+    def run(attempt: int) -> None:
+        name = f"{seat.name}-{attempt}"
+        lease = acquire(seat, name, partition, LEASE_SECONDS, take_over=seat.random.random() < 0.9).lease
+        for _ in range(seat.random.randint(0, 2)):
+            if taken_over_by(seat, lease) is not None:
+                return
+            beat(seat, lease)
+        if seat.random.random() < 0.5:
+            seat.asleep = SLEEP_TURNS
+        present = {shard: etag for shard, etag in seat.world.source.items() if partition.holds(shard)}
+        if partition.whole:
+            label_and_publish(seat, seat.world, name, present, TEACHERS[0], lease.number)
+        else:
+            finish_shards(seat, name, present, TEACHERS[0])
+        if seat.random.random() < 0.7:
+            release(seat, lease)
 
     tried(seat, run)
 
@@ -231,6 +262,7 @@ def reader(seat: Seat) -> None:
 
 ACTORS: dict[str, tuple[Actor, int]] = {
     "driver": (driver, 6),
+    "lease_owner": (lease_owner, 6),
     "new_teacher": (new_teacher, 1),
     "owner": (owner, 2),
     "tagger": (tagger, 1),

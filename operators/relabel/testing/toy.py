@@ -104,11 +104,18 @@ def finish_shards(store: ObjectStore, run_id: str, source: Mapping[str, str], te
     return [*done.values(), *made.values()]
 
 
-def draft(run_id: str, parent: int, receipts: Sequence[Receipt], teacher: str, removed: Sequence[str] = ()) -> Draft:
+def draft(
+    run_id: str,
+    parent: int,
+    receipts: Sequence[Receipt],
+    teacher: str,
+    removed: Sequence[str] = (),
+    lease: int | None = None,
+) -> Draft:
     identity = LabelIdentity(
         operator=LABEL, version=1, fingerprint=digest(teacher), identity={"teacher": teacher}, contract=contract()
     )
     return Draft(
         run_id=run_id, parent=parent, labels={LABEL: identity}, receipts=receipts, removed=removed,
-        num_source_shards=len(receipts), recipe={"steps": [LABEL]}, source={"root": "toy"},
+        num_source_shards=len(receipts), recipe={"steps": [LABEL]}, source={"root": "toy"}, lease=lease,
     )  # fmt: skip

@@ -1,7 +1,8 @@
 """Watch: what must hold of a store after every single write, whatever failed.
 
 Versions have no gaps and each verifies when it becomes visible; from then on no byte that it reaches may change. One
-run id publishes once, each version is its parent plus what its run saw and changed, and what decides is written once.
+run id publishes once, none under a lease older than a fence before it, each version is its parent plus what its run saw
+and changed, and what decides is written once.
 """
 
 import re
@@ -11,12 +12,13 @@ from ..digests import sha256
 from ..errors import StoreCorrupt
 from ..releases.commit import Draft, same_meaning
 from ..releases.contents import check_dead_letters, check_label_shard
+from ..releases.fences import Fence
 from ..releases.segments import Entry, SegmentRef, entry_of, merge, read_segment
 from ..releases.verify import verify
-from ..releases.versions import NAME, Version, read_version
+from ..releases.versions import NAME, Version, read_entry, version_path
 from .memory import Change, MemoryStore
 
-WRITTEN_ONCE = re.compile(r"versions/.*|receipts/.*\.json|tags/.*|operators/.*|store\.json")
+WRITTEN_ONCE = re.compile(r"versions/.*|receipts/.*\.json|tags/.*|operators/.*|leases/.*\.json|stops/.*|store\.json")
 _checked: dict[tuple[str, str], list[str]] = {}
 
 
@@ -32,9 +34,11 @@ class Watch:
 
     def __init__(self, store: MemoryStore, drafts: Mapping[str, Sequence[Draft]] | None = None) -> None:
         self.store, self.drafts = store, drafts
-        self.versions: list[Version] = []
-        self.entries: list[dict[str, Entry]] = [{}]
-        """Of every version, that of number n at n."""
+        self.sequence: list[Version | Fence] = []
+        self.versions: dict[int, Version] = {}
+        """Number -> release."""
+        self.entries: dict[int, dict[str, Entry]] = {0: {}}
+        """Number -> what the release holds."""
         self.reached: dict[str, bytes] = {}
         """What lies at each path that a visible release reaches."""
         self._segments: dict[str, list[Entry]] = {}
@@ -63,11 +67,29 @@ class Watch:
             raise Violation(f"{change.path} was changed, and a visible release reaches it.")
 
     def _publish(self, path: str) -> None:
-        version = read_version(self.store, int(path[-15:-5]))
-        if version.version != len(self.versions) + 1:
-            raise Violation(f"{path} was published when the newest was {len(self.versions)}: the history has a gap.")
-        if version.run_id in {each.run_id for each in self.versions}:
+        entry = read_entry(self.store, int(path[-15:-5]))
+        if entry.number != len(self.sequence) + 1:
+            raise Violation(f"{path} was published when the newest was {len(self.sequence)}: the history has a gap.")
+        if isinstance(entry, Fence):
+            self._check_fence(path, entry)
+            self.reached[path] = self.store.get(path)
+        else:
+            self._check_version(path, entry)
+        self.sequence.append(entry)
+
+    def _check_fence(self, path: str, fence: Fence) -> None:
+        before = self.store.get(version_path(fence.number - 1)) if self.sequence else b""
+        named = "" if not self.sequence else sha256(before)
+        numbers = tuple(each.number for each in self.sequence if isinstance(each, Fence))
+        if (fence.before_sha256, fence.release, fence.fences) != (named, max(self.versions, default=0), numbers):
+            raise Violation(f"{path} is a fence that does not name what is before it: {fence}")
+
+    def _check_version(self, path: str, version: Version) -> None:
+        if version.run_id in {each.run_id for each in self.versions.values()}:
             raise Violation(f"{path}: run {version.run_id} published twice.")
+        newest = max((each.lease for each in self.sequence if isinstance(each, Fence)), default=0)
+        if version.lease is not None and version.lease < newest:
+            raise Violation(f"{path} was published under lease {version.lease}, after a fence of lease {newest}.")
         entries = merge(self._segment(ref) for ref in version.segments)
         problems = [f"{each.object} {each.what}" for each in verify(self.store, version.version, "quick").problems]
         for entry in entries.values():
@@ -76,8 +98,8 @@ class Watch:
             raise Violation(f"{path} does not verify: {problems}")
         if self.drafts is not None:
             check_update(version, entries, self.entries, self.versions, self.drafts.get(version.run_id, ()))
-        self.versions.append(version)
-        self.entries.append(entries)
+        self.versions[version.version] = version
+        self.entries[version.version] = entries
         reached = [path, *(ref.path for ref in version.segments)]
         reached += [each.path for entry in entries.values() for each in entry.objects()]
         self.reached.update({each: self.store.get(each) for each in reached})
@@ -104,8 +126,8 @@ class Watch:
 def check_update(
     new: Version,
     entries: Mapping[str, Entry],
-    history: Sequence[Mapping[str, Entry]],
-    versions: Sequence[Version],
+    history: Mapping[int, Mapping[str, Entry]],
+    versions: Mapping[int, Version],
     drafts: Sequence[Draft],
 ) -> None:
     """No update is lost: a version is its parent, less what its run replaced knowing it, plus what the run made."""
@@ -117,16 +139,16 @@ def check_update(
 def explain(
     new: Version,
     entries: Mapping[str, Entry],
-    history: Sequence[Mapping[str, Entry]],
-    versions: Sequence[Version],
+    history: Mapping[int, Mapping[str, Entry]],
+    versions: Mapping[int, Version],
     draft: Draft,
 ) -> list[str]:
     """The shards of a version that its parent and this draft do not account for."""
 
     def held(number: int) -> Mapping[str, Entry]:
-        return history[number] if number and same_meaning(versions[number - 1], draft) else {}
+        return history[number] if number and same_meaning(versions[number], draft) else {}
 
-    parent, planned = held(new.version - 1), held(draft.parent)
+    parent, planned = held(new.parent), held(draft.parent)
     wanted = {receipt.shard: entry_of(receipt) for receipt in draft.receipts}
     odd = []
     for shard in {*parent, *entries, *wanted}:
