@@ -143,8 +143,7 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
     shards = open_source(job.source).shards()
     numbers = version_numbers(store)
     parent = read_version(store, numbers[-1]) if numbers else None
-    for labeler in job.own_labelers:
-        require_source(store, labeler.name, labeler.version, labeler.source, parent)
+    require_sources(store, job, parent)
     entries = read_segments(store, parent.segments) if parent else {}
     changes = explain(parent, job)
     receipts = Receipts(store, job.fingerprint)
@@ -168,7 +167,7 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
         todo.append(Todo(ShardTask(shard, finished.next_generation(shard.token)), why))
     names = {shard.name for shard in shards}
     parts = find_parts(job, store)
-    done_folders = {job.part_folder(token, receipt.generation) for token, receipt in done.items()}
+    finished_folders = {without_cut(job.part_folder(token, receipt.generation)) for token, receipt in done.items()}
     return Plan(
         job=job,
         shards=shards,
@@ -178,8 +177,19 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
         parent=parent,
         changes=changes,
         warnings=[f"{damage} It counts as not written." for damage in finished.damaged],
-        leftovers=[part.path for folder in done_folders & parts.keys() for part in parts[folder].values()],
+        leftovers=[
+            part.path
+            for folder, found in parts.items()
+            if without_cut(folder) in finished_folders
+            for part in found.values()
+        ],
     )
+
+
+def require_sources(store: ObjectStore, job: Job, parent: Version | None) -> None:
+    """Raises Refused where an operator of the user's own was edited under a version that labelled into this store."""
+    for labeler in job.own_labelers:
+        require_source(store, labeler.name, labeler.version, labeler.source, parent)
 
 
 def _why_not_done(shard: Shard, entries: Mapping[str, Entry], changes: Sequence[str]) -> str:
@@ -214,9 +224,15 @@ def find_parts(job: Job, store: ObjectStore) -> dict[str, dict[int, Part]]:
     return found
 
 
+def without_cut(folder: str) -> str:
+    """A folder of parts without how they are cut, and for which replay."""
+    return folder.rpartition("-by")[0]
+
+
 def with_parts(job: Job, entry: Todo, parts: Mapping[str, dict[int, Part]]) -> Todo:
     """The same shard with the parts that are there already."""
-    folder = job.part_folder(entry.task.shard.token, entry.task.generation)
+    replay = entry.task.replay.name if entry.task.replay else ""
+    folder = job.part_folder(entry.task.shard.token, entry.task.generation, replay)
     return Todo(dataclasses.replace(entry.task, finished_parts=parts.get(folder, {})), entry.why)
 
 

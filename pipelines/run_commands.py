@@ -101,6 +101,8 @@ def run_command(options: argparse.Namespace) -> int:
         say(f"removed   and {len(described['removed']) - 5} more")
     for warning in described["warnings"]:
         say(f"warning   {warning}")
+    for version in outcome.milestones:
+        say(f"milestone release {version.version}, coverage {version.coverage:.1%}")
     counts = f"{described['ok']} samples labelled, {described['dead']} dead letters, {described['filtered']} filtered"
     if outcome.open_shards:
         say(

@@ -72,7 +72,7 @@ def verify(store: ObjectStore, selector: int | str = "latest", level: Level = "d
     number, newest = as_number(selector), max(version_numbers(store), default=0)
     # One past the newest: its file may be the one that is gone.
     if number is None or not 1 <= number <= newest + 1:
-        number = find_version(store, selector)
+        number = find_version(store, selector, accept_partial=True)
     report = Report(level, number)
     check_marker(store, report)
     version = check_chain(store, report)
