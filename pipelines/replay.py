@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from relabel.digests import Json
-from relabel.errors import Refused, UsageError
+from relabel.errors import Refused
 from relabel.releases.commit import commit
-from relabel.releases.letters import check_reason, dead_reasons, read_letters
+from relabel.releases.letters import Record, check_reason, dead_reasons, read_letters
 from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.release import find_version
 from relabel.releases.segments import Entry, read_segments
@@ -27,8 +27,6 @@ from .job import Job, Replay, ShardTask
 from .loading import load, lock_path
 from .plan import Plan, Todo, explain, find_parts, make_job, require_sources, with_parts
 from .running import Outcome, carry_out, draft
-
-RecordOf = Entry | Receipt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +95,7 @@ def plan_replay(job: Job, release: int | str | None, reason: str | None = None) 
     parent = newest_version(store)
     require_sources(store, job, parent)
     if release is None:
-        wanted: Iterable[RecordOf] = unpublished(store, job.fingerprint).get(job.fingerprint[:16], [])
+        wanted: Iterable[Record] = unpublished(store, job.fingerprint).get(job.fingerprint[:16], [])
     else:
         wanted = entries_of(store, job, release, parent)
     shards = {shard.token: shard for shard in open_source(job.source).shards()}
@@ -147,14 +145,14 @@ def entries_of(store: ObjectStore, job: Job, release: int | str, parent: Version
     return read_segments(store, version.segments).values()
 
 
-def is_wanted(record: RecordOf, reason: str | None) -> bool:
+def is_wanted(record: Record, reason: str | None) -> bool:
     """Whether a shard has dead letters, of this reason."""
     reasons = {record.reason} if record.status == "dead" else set(dead_reasons(record))
     return bool(reasons) if reason is None else reason in reasons
 
 
 def why_not(
-    store: ObjectStore, record: RecordOf, newest: Mapping[str, Receipt], listed: bool, names: set[str]
+    store: ObjectStore, record: Record, newest: Mapping[str, Receipt], listed: bool, names: set[str]
 ) -> str | None:
     """Why a shard is left to a run; None: it is not."""
     if record.shard not in names:
@@ -166,7 +164,7 @@ def why_not(
     return None
 
 
-def dead_keys(store: ObjectStore, record: RecordOf, newest: Receipt, reason: str | None) -> frozenset[str]:
+def dead_keys(store: ObjectStore, record: Record, newest: Receipt, reason: str | None) -> frozenset[str]:
     """Samples that are dead in a record and still are in the shard's newest receipt, there with this reason."""
     keys = {letter["key"] for letter in read_letters(store, [newest], reason)}
     if record.generation != newest.generation and record.status != "dead":

@@ -161,9 +161,8 @@ def finish_shard(job: Job, store: ObjectStore, end: Header, table: pa.Table, num
         numerics = [*numerics, previous.numerics]
     attempt = uuid.uuid4().hex
     name = f"data/{job.run_id}/{slug(end.shard)}-{attempt[:12]}"
-    data = encode_label_shard(
-        table.drop_columns(["detail", "attempts"]).replace_schema_metadata(job_schema(job).metadata)
-    )
+    labels = table.drop_columns(["detail", "attempts"])
+    data = encode_label_shard(labels.replace_schema_metadata(job_schema(job).metadata))
     dead = letter_lines(table)
     statuses = Counter(table["status"].to_pylist())
     receipt = Receipt(

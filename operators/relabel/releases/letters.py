@@ -6,41 +6,18 @@ line. A dead shard has no files: its record says all, and each of its generation
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Iterator
 
 from ..digests import Json
 from ..errors import UnknownName
 from ..reasons import DEAD_REASONS, Reason
 from ..storage.objects import ObjectStore
-from .stored import Stored, get_checked
+from .receipts import Receipt
+from .segments import Entry
+from .stored import get_checked
 
-
-class Record(Protocol):
-    """What a receipt and a release's entry say alike of a shard."""
-
-    @property
-    def shard(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def generation(self) -> int: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def detail(self) -> str: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def ok(self) -> int: ...
-    @property
-    def dead(self) -> int: ...
-    @property
-    def reasons(self) -> Mapping[str, int]: ...
-    @property
-    def dead_letters(self) -> Stored | None: ...
+Record = Receipt | Entry
+"""What says of a shard how it ended."""
 
 
 def dead_reasons(record: Record) -> Counter[str]:
