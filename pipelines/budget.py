@@ -62,7 +62,7 @@ class Budget:
     def expected_samples(self) -> float:
         """How many the source may hold at most; unbounded before there is evidence."""
         if self.shards >= self.num_shards:
-            return self.samples
+            return float(self.samples)
         if self.shards < EVIDENCE_SHARDS or not self.bytes:
             return float("inf")
         density = DENSITY_MARGIN * self.samples / self.bytes
@@ -74,9 +74,9 @@ class Budget:
 
     def overrun_so_far(self) -> Overrun | None:
         """The first limit that is not kept by what is finished, as if that were all."""
-        return next(self._overruns(self.samples, self.shards), None)
+        return next(self._overruns(float(self.samples), self.shards), None)
 
-    def _overruns(self, samples: float, shards: float) -> Iterator[Overrun]:
+    def _overruns(self, samples: float, shards: int) -> Iterator[Overrun]:
         limits = self.limits
         of_samples = Limit(max_fraction=limits.max_fraction, allow=limits.allow)
         of_shards = Limit(max_fraction=limits.max_fraction)
@@ -87,7 +87,7 @@ class Budget:
             for reason, limit in (*limits.per_reason.items(), ("", total)):
                 number = lost[reason] if reason else lost.total()
                 if number > max(limit.allow, limit.max_fraction * expected):
-                    yield Overrun(what, reason, number, seen, expected, limit)
+                    yield Overrun(what, reason, number, seen, float(expected), limit)
 
 
 def budget_of(limits: DeadLetters, sizes: Iterable[int], records: Iterable[Record]) -> Budget:

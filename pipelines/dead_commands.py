@@ -7,12 +7,15 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from relabel.digests import Json
+from relabel.errors import UsageError
 from relabel.releases.letters import Record, check_reason, dead_reasons, read_letters
 from relabel.releases.release import Store
 from relabel.releases.unpublished import unpublished
+from relabel.releases.versions import read_marker, version_numbers
+from relabel.storage.objects import ObjectStore
+from relabel.storage.opening import open_store as open_objects
 
-from .store_commands import open_store
-from .terminal import Add, add_overrides, add_store, emit, positive, say, table
+from .terminal import Add, add_overrides, add_store, emit, positive, say, storage_options, table
 
 SHOWN = 20
 
@@ -39,35 +42,42 @@ def declare(add: Add) -> None:
 
 def dead_command(options: argparse.Namespace) -> int:
     check_reason(options.reason)
-    store = open_store(options)
+    store = open_objects(options.store, storage_options(options))
     title, records = open_records(store) if options.open else release_records(store, options.release)
     limit = options.limit or (None if options.json else SHOWN)
-    letters = islice(read_letters(store.objects, records, options.reason), limit)
+    letters = islice(read_letters(store, records, options.reason), limit)
     if options.json:
         for letter in letters:
             print(json.dumps(letter))
         return 0
     counts = counted(records, options.reason)
-    say(title, *(f"  {line}" for line in describe(counts)))
+    say(title, *(f"  {number} {what} {code}" for what, code, number in counts))
     shown = [(place(letter), letter["reason"], attempts(letter), letter["detail"]) for letter in letters]
     if shown:
         table([("shard/key", "reason", "attempts", "detail"), *shown])
+    else:
+        say("nothing is dead" + (f" of reason {options.reason}" if options.reason else ""))
     if (rest := sum(number for _, _, number in counts) - len(shown)) > 0:
         say(f"and {rest} more (--limit N, or --json for all)")
     return 0
 
 
-def release_records(store: Store, selector: str) -> tuple[str, Sequence[Record]]:
-    release = store.release(selector, accept_partial=True)
+def release_records(objects: ObjectStore, selector: str) -> tuple[str, Sequence[Record]]:
+    if not version_numbers(objects) and unpublished(objects):
+        raise UsageError(f"{objects.url} holds no release yet; --open lists what its runs have finished so far.")
+    release = Store(objects).release(selector, accept_partial=True)
     partial = f", partial: coverage {release.coverage:.1%}" if release.version.partial else ""
-    return f"release {release.number} of {store.url}{partial}", list(release.entries.values())
+    return f"release {release.number} of {objects.url}{partial}", list(release.entries.values())
 
 
-def open_records(store: Store) -> tuple[str, Sequence[Record]]:
-    found = unpublished(store.objects)
+def open_records(objects: ObjectStore) -> tuple[str, Sequence[Record]]:
+    """A run that was refused at once leaves a store without its marker."""
+    found = unpublished(objects)
+    if not found:
+        read_marker(objects)
     shards = ", ".join(f"{len(receipts)} shards of fingerprint {each}" for each, receipts in found.items())
     return (
-        f"finished in {store.url} and in no release: {shards or 'nothing'}",
+        f"finished in {objects.url} and in no release: {shards or 'nothing'}",
         [receipt for receipts in found.values() for receipt in receipts],
     )
 
@@ -82,10 +92,6 @@ def counted(records: Iterable[Record], reason: str | None) -> list[tuple[str, st
             for code, number in dead_reasons(record).items():
                 counts["samples", code] += number
     return [(what, code, number) for (what, code), number in counts.most_common() if reason in (None, code)]
-
-
-def describe(counts: Sequence[tuple[str, str, int]]) -> list[str]:
-    return [f"{number} {what} {code}" for what, code, number in counts] or ["nothing is dead"]
 
 
 def place(letter: dict[str, Json]) -> str:

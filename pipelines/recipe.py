@@ -144,7 +144,7 @@ class DeadLetters(Section):
     @classmethod
     def are_reasons(cls, limits: dict[str, Limit]) -> dict[str, Limit]:
         for name in limits:
-            if name not in tuple(DEAD_REASONS):
+            if name not in DEAD_REASONS:
                 raise ValueError(describe_unknown("reason", name, DEAD_REASONS))
         return limits
 

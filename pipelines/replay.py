@@ -16,10 +16,11 @@ from relabel.releases.commit import commit
 from relabel.releases.letters import Record, check_reason, dead_reasons, read_letters
 from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.release import find_version
-from relabel.releases.segments import Entry, read_segments
+from relabel.releases.segments import read_segments
 from relabel.releases.stored import absences
 from relabel.releases.unpublished import unpublished
-from relabel.releases.versions import Version, read_marker, read_version, version_numbers
+from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
+from relabel.shards.shard import Shard
 from relabel.shards.source import open_source
 from relabel.storage.objects import ObjectStore
 
@@ -91,37 +92,31 @@ def plan_replay(job: Job, release: int | str | None, reason: str | None = None) 
     """
     check_reason(reason)
     store = job.open_store()
-    read_marker(store)
-    parent = newest_version(store)
+    if store.exists(MARKER):  # there is none before the first release
+        read_marker(store)
+    version = None if release is None else read_version(store, find_version(store, release, accept_partial=True))
+    parent = newest_version(store)  # read after the other, so that it is no older
     require_sources(store, job, parent)
-    if release is None:
-        wanted: Iterable[Record] = unpublished(store, job.fingerprint).get(job.fingerprint[:16], [])
-    else:
-        wanted = entries_of(store, job, release, parent)
+    records = dead_records(store, job, version, parent)
     shards = {shard.token: shard for shard in open_source(job.source).shards()}
-    names = {shard.name for shard in shards.values()}
     finished = Receipts(store, job.fingerprint).load()
     parts = find_parts(job, store)
     todo: list[Todo] = []
     done: dict[str, Receipt] = {}
     skipped: list[str] = []
-    for record in wanted:
-        if not is_wanted(record, reason):
-            continue
-        if (why := why_not(store, record, finished.receipts, record.token in shards, names)) is not None:
+    for record in (each for each in records if is_wanted(each, reason)):
+        why = why_not(store, record, finished.receipts, shards)
+        if why is not None:
             skipped.append(f"{record.shard} {why}.")
             continue
-        newest, shard = finished.receipts[record.token], shards[record.token]
-        task = ShardTask(shard, finished.next_generation(shard.token))
+        newest = finished.receipts[record.token]
+        task = ShardTask(shards[record.token], finished.next_generation(record.token))
         if newest.status != "dead":
-            keys = dead_keys(store, record, newest, reason)
-            if not keys:
-                done[shard.token] = newest
-                continue
-            task = dataclasses.replace(task, replay=Replay(keys, newest))
-        elif reason not in (None, newest.reason):
-            continue
-        todo.append(with_parts(job, Todo(task, "replay"), parts))
+            task = dataclasses.replace(task, replay=Replay(dead_keys(store, record, newest, reason), newest))
+        if task.replay.keys if task.replay is not None else reason in (None, newest.reason):
+            todo.append(with_parts(job, Todo(task, "replay"), parts))
+        else:
+            done[record.token] = newest
     replayed = [shards[token] for token in (*done, *(entry.task.shard.token for entry in todo))]
     return Plan(job, replayed, todo, done, [], parent, [], skipped, [])
 
@@ -131,11 +126,14 @@ def newest_version(store: ObjectStore) -> Version | None:
     return read_version(store, numbers[-1]) if numbers else None
 
 
-def entries_of(store: ObjectStore, job: Job, release: int | str, parent: Version | None) -> Iterable[Entry]:
-    """The shards of a release whose labels, and whose newest successor's, mean what the job's do."""
-    version = read_version(store, find_version(store, release, accept_partial=True))
-    assert parent is not None
-    for each in (version, parent):
+def dead_records(store: ObjectStore, job: Job, version: Version | None, parent: Version | None) -> Iterable[Record]:
+    """The shards of a release; with none, those that are finished and in no release.
+
+    Raises Refused where the labels of the release, or of the newest, on which a replay publishes, mean something else.
+    """
+    if version is None:
+        return unpublished(store, job.fingerprint).get(job.fingerprint[:16], [])
+    for each in (version, parent or version):
         if each.meaning != job.fingerprint:
             changes = "; ".join(explain(each, job)) or "the operator's source"
             raise Refused(
@@ -152,13 +150,13 @@ def is_wanted(record: Record, reason: str | None) -> bool:
 
 
 def why_not(
-    store: ObjectStore, record: Record, newest: Mapping[str, Receipt], listed: bool, names: set[str]
+    store: ObjectStore, record: Record, newest: Mapping[str, Receipt], shards: Mapping[str, Shard]
 ) -> str | None:
     """Why a shard is left to a run; None: it is not."""
-    if record.shard not in names:
-        return "is gone from the source; a run takes it out of the release"
-    if not listed:
-        return "has changed since; a run labels it anew"
+    if record.token not in shards:
+        listed = any(shard.name == record.shard for shard in shards.values())
+        changed, gone = "has changed since; a run labels it anew", "is gone from the source; a run takes it out"
+        return changed if listed else gone
     if record.token not in newest or absences(store, newest[record.token].objects()):
         return "has lost its output; a run labels it anew"
     return None

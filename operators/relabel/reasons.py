@@ -53,5 +53,5 @@ class Reason(StrEnum):
     """Shard: well-formed but with what relabel does not read (sparse members, unknown columns)."""
 
 
-DEAD_REASONS = tuple(reason for reason in Reason if reason is not Reason.WHERE)
+DEAD_REASONS = tuple(str(reason) for reason in Reason if reason is not Reason.WHERE)
 """Of samples and shards that could not be labelled."""

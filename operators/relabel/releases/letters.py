@@ -27,7 +27,7 @@ def dead_reasons(record: Record) -> Counter[str]:
 
 def check_reason(reason: str | None) -> None:
     """Raises UnknownName, with the nearest, for what is no reason of dead letters."""
-    if reason is not None and reason not in tuple(DEAD_REASONS):
+    if reason is not None and reason not in DEAD_REASONS:
         raise UnknownName("reason", reason, DEAD_REASONS)
 
 
