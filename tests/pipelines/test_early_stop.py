@@ -43,7 +43,7 @@ def test_a_run_stops_early_and_is_finished_by_replay(
     with pytest.raises(TooManyDeadLetters, match=r"operator_error.*Stopped early with \d+ of 16 .*--open") as caught:
         run(recipe)
     assert "FileNotFoundError" in str(caught.value)
-    receipts = [path for path in (tmp_path / "store" / "receipts").rglob("*-g0000.json")]
+    receipts = list((tmp_path / "store" / "receipts").rglob("*-g0000.json"))
     assert 3 <= len(receipts) < SHARDS
     assert not (tmp_path / "store" / "versions").exists()
 
