@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 
 from relabel.errors import RelabelError
 
-from . import lease_commands, other_commands, run_commands, store_commands
+from . import dead_commands, lease_commands, other_commands, run_commands, store_commands
 
 EXIT_CODES = """exit codes:
   0  done, also when there was nothing to do
   1  something failed that is none of the below, or the run was interrupted; running again goes on
   2  the command line or the recipe is wrong
-  3  a check refused: contract, model surgery, verify, doctor
-  4  too many dead letters
+  3  a check refused: contract, model surgery, verify, doctor, replay of other labels, a partial release
+  4  too many dead letters (`relabel dead STORE --open` lists them)
   5  another run owns the store or committed first
 """
 
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    for room in (run_commands, store_commands, lease_commands, other_commands):
+    for room in (run_commands, store_commands, dead_commands, lease_commands, other_commands):
         room.declare(add)
     return top
 

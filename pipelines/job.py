@@ -7,7 +7,8 @@ from typing import Any
 from relabel.digests import Json, digest
 from relabel.labelers.labeler import Labeler
 from relabel.labelers.provenance import definers, root_module
-from relabel.releases.versions import LabelIdentity
+from relabel.releases.receipts import Receipt
+from relabel.releases.versions import LabelIdentity, meaning_digest
 from relabel.shards.shard import Shard
 from relabel.shards.source import SourceConfig, selection
 from relabel.storage.objects import ObjectStore
@@ -22,6 +23,20 @@ def own_module(labeler: Labeler[Any]) -> str:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Replay:
+    """What of a finished shard is labelled anew: all other rows stay as they are."""
+
+    keys: frozenset[str]
+    previous: Receipt
+    """Names the label shard that holds the other rows."""
+
+    @property
+    def name(self) -> str:
+        """Of these keys: parts of another replay are no parts of this one."""
+        return digest([self.previous.generation, sorted(self.keys)])[:16]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ShardTask:
     """One shard to label, and what a former run already did of it."""
 
@@ -30,6 +45,8 @@ class ShardTask:
     """Of the receipt that this labelling will write; rises for replay, repair or data found gone."""
     finished_parts: Mapping[int, "Part"] = dataclasses.field(default_factory=dict)
     """By first row."""
+    replay: Replay | None = None
+    """None: every row is labelled."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,7 +75,7 @@ class Job:
     @property
     def fingerprint(self) -> str:
         """Digest of all labels' fingerprints and of which rows are labelled from which fields."""
-        return digest({"labels": self.label_fingerprints, "selection": self.selection})
+        return meaning_digest(self.label_fingerprints, self.selection)
 
     @property
     def selection(self) -> Json:
@@ -101,7 +118,7 @@ class Job:
     def open_store(self) -> ObjectStore:
         return open_store(self.recipe.store.url, self.recipe.store.storage_options)
 
-    def part_folder(self, token: str, generation: int) -> str:
+    def part_folder(self, token: str, generation: int, replay: str = "") -> str:
         """Where the parts of one shard lie until its label shard is written; only equally cut parts lie together."""
-        part_rows = self.recipe.resources.part_rows
-        return f"parts/{self.fingerprint[:16]}/{token[:32]}-g{generation:04d}-by{part_rows}"
+        cut = f"by{self.recipe.resources.part_rows}{f'-only-{replay}' if replay else ''}"
+        return f"parts/{self.fingerprint[:16]}/{token[:32]}-g{generation:04d}-{cut}"

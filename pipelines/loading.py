@@ -200,7 +200,7 @@ def _known_fields(model: type[BaseModel], place: Sequence[str | int]) -> set[str
 def _section_of(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if typing.get_origin(annotation) in (tuple, list, typing.Union, types.UnionType):
+    if typing.get_origin(annotation) in (tuple, list, dict, typing.Union, types.UnionType):
         return next((found for arg in typing.get_args(annotation) if (found := _section_of(arg))), None)
     return None
 

@@ -36,6 +36,9 @@ ROWS_SCHEMA = pa.schema(
 rows of the packed buffers and of the label cells, whatever became of them later."""
 
 
+KEPT = "kept"
+"""Internal reason of a row that a replay does not label: its label is taken from the former label shard."""
+
 Picked = Mapping[str, bytes | str]
 """One sample's fields by the names that labelers need."""
 
@@ -57,6 +60,10 @@ class Header:
     content_sha256: str = ""
     rows_sha256: str = ""
     """Of the keys and sample digests of all rows, also of those whose parts were there already (see `rows_digest`)."""
+    replay: str = ""
+    """`Replay.name`; empty where every row is labelled."""
+    previous: Json = None
+    """Of a replay: the receipt that names the rows which stay, as JSON."""
     problem: tuple[str, str] | None = None
     """(reason, detail) of a shard that cannot be read to its end."""
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -136,6 +143,11 @@ def prepare_judged(job: Job, row: Row, picked: Picked) -> Row:
         check_prepared(one)
         prepared.append(one)
     return Row(row.key, row.sample_digest, row.status, None, None, tuple(prepared))
+
+
+def kept(row: Row) -> Row:
+    """A row that a replay leaves as it is."""
+    return Row(row.key, row.sample_digest, Status.FILTERED, KEPT, None)
 
 
 def dead(key: str, digest: bytes | None, error: BadSample) -> Row:

@@ -152,8 +152,7 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False, partit
     shards = open_source(job.source).shards()
     numbers = version_numbers(store)
     parent = read_version(store, numbers[-1]) if numbers else None
-    for labeler in job.own_labelers:
-        require_source(store, labeler.name, labeler.version, labeler.source, parent)
+    require_sources(store, job, parent)
     entries = read_segments(store, parent.segments) if parent else {}
     changes = explain(parent, job)
     receipts = Receipts(store, job.fingerprint)
@@ -178,7 +177,7 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False, partit
             todo.append(Todo(ShardTask(shard, finished.next_generation(shard.token)), why))
     names = {shard.name for shard in shards}
     parts = find_parts(job, store)
-    done_folders = {job.part_folder(token, receipt.generation) for token, receipt in done.items()}
+    finished_folders = {without_cut(job.part_folder(token, receipt.generation)) for token, receipt in done.items()}
     return Plan(
         job=job,
         shards=shards,
@@ -188,9 +187,17 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False, partit
         parent=parent,
         changes=changes,
         warnings=[f"{damage} It counts as not written." for damage in finished.damaged],
-        leftovers=[part.path for folder in done_folders & parts.keys() for part in parts[folder]],
+        leftovers=[
+            part.path for folder, found in parts.items() if without_cut(folder) in finished_folders for part in found
+        ],
         partition=partition,
     )
+
+
+def require_sources(store: ObjectStore, job: Job, parent: Version | None) -> None:
+    """Raises Refused where an operator of the user's own was edited under a version that labelled into this store."""
+    for labeler in job.own_labelers:
+        require_source(store, labeler.name, labeler.version, labeler.source, parent)
 
 
 def _why_not_done(shard: Shard, entries: Mapping[str, Entry], changes: Sequence[str]) -> str:
@@ -225,9 +232,15 @@ def find_parts(job: Job, store: ObjectStore) -> dict[str, list[Part]]:
     return found
 
 
+def without_cut(folder: str) -> str:
+    """A folder of parts without how they are cut, and for which replay."""
+    return folder.rpartition("-by")[0]
+
+
 def with_parts(job: Job, entry: Todo, parts: Mapping[str, Sequence[Part]]) -> Todo:
     """The same shard with the parts that are there already."""
-    folder = job.part_folder(entry.task.shard.token, entry.task.generation)
+    replay = entry.task.replay.name if entry.task.replay else ""
+    folder = job.part_folder(entry.task.shard.token, entry.task.generation, replay)
     finished = {part.start: part for part in parts.get(folder, ())}
     return Todo(dataclasses.replace(entry.task, finished_parts=finished), entry.why)
 

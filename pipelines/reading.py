@@ -12,6 +12,7 @@ import pyarrow as pa
 from relabel.errors import BadShard, RelabelError
 from relabel.reasons import Reason, Status
 from relabel.redaction import redacted
+from relabel.releases.records import to_json
 from relabel.shards.shard import Sample, ShardReading
 from relabel.shards.source import open_source
 
@@ -19,7 +20,7 @@ from .clock import Clock
 from .dead_letters import DETAIL_CHARACTERS
 from .job import Job, ShardTask
 from .ledger import PREPARING, Keeper, Ledger, Unit, Verdict
-from .parts import Header, Picked, Row, dead, judge, part_table, prepare_judged, row_identity
+from .parts import Header, Picked, Row, dead, judge, kept, part_table, prepare_judged, row_identity
 from .watchdog import Watchdog
 
 
@@ -43,6 +44,9 @@ class PartReader:
         self._part_rows = job.recipe.resources.part_rows
         self._reading = open_source(job.source).read(shard)
         self._header = Header(shard.name, shard.size, shard.etag, shard.token, task.generation)
+        self._only = None if task.replay is None else task.replay.keys
+        if task.replay is not None:
+            self._header.replay, self._header.previous = task.replay.name, to_json(task.replay.previous)
         self._clock, self._identity, self._count = Clock(), hashlib.sha256(), 0
         self._rows: list[Row] = []
         self._verdict = Verdict()
@@ -92,6 +96,8 @@ class PartReader:
     def _take(self, sample: Sample) -> None:
         """One sample judged, and prepared unless its part is there already."""
         row, picked = judge(self._job, sample)
+        if self._only is not None and row.key not in self._only:
+            row = kept(row)
         self._identity.update(row_identity(row.key, row.sample_digest))
         self._count += 1
         if self._header.start in self._finished:

@@ -1,15 +1,19 @@
 """Recipe: what a run labels, with what, into which store. Every field of the YAML is documented here."""
 
+import math
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from relabel.digests import Json, canonical_json
+from relabel.errors import describe_unknown
+from relabel.reasons import DEAD_REASONS
 from relabel.releases.leases import DEFAULT_SECONDS
 from relabel.shards.source import SourceConfig
 from relabel.storage.filesystems import check_options, check_url, is_local, local_path
 
 LABEL_NAME = r"^[a-z][a-z0-9_]{0,47}$"
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Section(BaseModel):
@@ -120,13 +124,61 @@ class Resources(Section):
     """A run that was not heard of for so long, by the store's clock, may be taken over. It beats six times as often."""
 
 
+class Limit(Section):
+    """How many dead letters one reason may have: the larger of the two. With neither, none."""
+
+    max_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Of all samples; for reasons of shards, of all shards."""
+    allow: int = Field(default=0, ge=0)
+    """Up to this many never fail a run, whatever the fraction."""
+
+
 class DeadLetters(Section):
-    """How many samples may fail before the run refuses to publish (exit code 4)."""
+    """How many samples may fail. A run that can no longer keep this stops early and publishes nothing (exit code 4)."""
 
     max_fraction: float = Field(default=0.05, ge=0, le=1)
     """Of all samples; a shard that cannot be read counts as its own fraction of all shards."""
     allow: int = Field(default=10, ge=0)
     """Up to this many dead samples never fail a run, whatever the fraction."""
+    per_reason: dict[str, Limit] = Field(default_factory=dict)
+    """Stricter limits by reason code: `{corrupt_image: {max_fraction: 0.01, allow: 5}}`. The total counts as well."""
+
+    @field_validator("per_reason")
+    @classmethod
+    def are_reasons(cls, limits: dict[str, Limit]) -> dict[str, Limit]:
+        for name in limits:
+            if name not in DEAD_REASONS:
+                raise ValueError(describe_unknown("reason", name, DEAD_REASONS))
+        return limits
+
+
+class Milestones(Section):
+    """Partial releases of a run that goes on. In YAML a plain `10%` or `24h` is `every`."""
+
+    every: str = Field(pattern=r"^(\d+(\.\d+)?%|\d+(\.\d+)?[smhd])$")
+    """A share of the source's shards (`10%`) or a time (`90m`, `24h`, `7d`); a release whenever so much has passed
+    since the last one. Readers must accept partial releases: `latest` stays the newest complete one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def from_text(cls, value: Any) -> Any:
+        return {"every": value} if isinstance(value, str) else value
+
+    @field_validator("every")
+    @classmethod
+    def is_a_step(cls, every: str) -> str:
+        if not 0 < float(every[:-1]) <= (100 if every.endswith("%") else math.inf):
+            raise ValueError("expected more than nothing and at most 100%")
+        return every
+
+    @property
+    def share(self) -> float | None:
+        """Of the source's shards, in (0, 1]; None where a time is meant."""
+        return float(self.every[:-1]) / 100 if self.every.endswith("%") else None
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.every.endswith("%") else float(self.every[:-1]) * SECONDS[self.every[-1]]
 
 
 class Recipe(Section):
@@ -144,6 +196,8 @@ class Recipe(Section):
     """Actors, threads, batch."""
     dead_letters: DeadLetters = DeadLetters()
     """The error budget."""
+    publish: Milestones | None = None
+    """Partial releases while the run goes on (`publish: 10%`). Default: one release, when every shard is finished."""
     plugins: tuple[str, ...] = ()
     """Operators of your own: modules that can be imported, or paths to .py files or package folders, relative to the
     recipe's file or the working directory. They travel to the workers. Installed plugins need no entry."""

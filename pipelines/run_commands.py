@@ -126,6 +126,8 @@ def tell_outcome(described: Json) -> None:
         say(f"removed   and {len(described['removed']) - 5} more")
     for warning in described["warnings"]:
         say(f"warning   {warning}")
+    for milestone in described["milestones"]:
+        say(f"milestone release {milestone['release']}, coverage {milestone['coverage']:.1%}")
     labelled, left, release = (described[name] for name in ("labelled", "open", "release"))
     counts = f"{described['ok']} samples labelled, {described['dead']} dead letters, {described['filtered']} filtered"
     if described["partition"]:

@@ -7,8 +7,7 @@ Ray's actors may keep their devices until the process ends.
 import contextlib
 import dataclasses
 import functools
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import ray
 from ray.exceptions import RayError
 
 from relabel.digests import Json, digest
-from relabel.errors import RelabelError, TooManyDeadLetters
+from relabel.errors import RelabelError
 from relabel.releases.commit import Draft, commit
 from relabel.releases.operators import claim_source
 from relabel.releases.partitions import WHOLE, Partition
@@ -25,11 +24,13 @@ from relabel.releases.versions import Version
 from relabel.shards.source import open_source
 
 from . import graph
+from .budget import budget_of, check_budget
 from .cluster import actor_pool, connected, require_travels
 from .coverage import Coverage
 from .job import Job, Part
 from .leasing import IfBusy, leased
 from .loading import load, lock_path
+from .midway import Midway
 from .parts import Header
 from .plan import Plan, make_job, plan
 from .progress import Tally, shown
@@ -53,6 +54,8 @@ class Outcome:
     """What is now the latest release: this run's, or the parent where nothing changed; None while shards are open."""
     seconds: Mapping[str, float]
     """Summed over parts by stage: read, prepare, infer, write."""
+    milestones: Sequence[Version] = ()
+    """Partial releases that this run published on its way."""
 
     @property
     def published(self) -> bool:
@@ -83,6 +86,7 @@ class Outcome:
             "filtered": sum(receipt.filtered for receipt in self.receipts.values()),
             "release": self.release.version if self.release else None,
             "published": self.published,
+            "milestones": [{"release": each.version, "coverage": each.coverage} for each in self.milestones],
             "content_digest": self.release.content_digest if self.release else None,
             "stage_seconds": dict(self.seconds),
         }
@@ -105,31 +109,62 @@ def run(
     published. `if_busy` says what to do where another run holds the store. Raises RelabelError; see `errors` for the
     tree.
     """
-    checked = load(recipe, overrides)
-    job = make_job(checked, lock_path(recipe))
-    seconds: dict[str, float] = {}
+    job = make_job(load(recipe, overrides), lock_path(recipe))
     stop = StopRequest()
     with leased(job, functools.partial(plan, job, limit, check_content, partition), stop, if_busy) as (todo, lease):
         receipts = dict(todo.done)
-        if todo.todo:
-            require_travels(job.own_labelers)
-            for own in job.own_labelers:
-                claim_source(job.open_store(), own.name, own.version, own.source)
-            tally = Tally(len(todo.todo))
-            with shown(tally), connected(checked.resources, len(checked.steps), address, job.plugins), stop.heard():
-                for receipt in label(todo, tally, seconds, stop):
-                    receipts[receipt.token] = receipt
-        stop.require_none_forbids()
-        finished = sum(shard.token in receipts for shard in todo.wanted)
-        if stop.made and finished < len(todo.wanted):
-            raise Stopped(
-                f"stopped by {stop.by} with {finished} of {len(todo.wanted)} shards finished. Nothing is lost: they "
-                "and the parts of others are kept; run the same command again to go on."
-            )
-        if not partition.whole:
-            return Outcome(todo, receipts, None, seconds)
-        with stop.heard():
-            return publish(todo, receipts, seconds, lease)
+        midway = Midway(todo, receipts, functools.partial(draft, lease=lease))
+        finish: Finish = functools.partial(publish, lease=lease) if partition.whole else keep_unpublished
+        outcome = carry_out(todo, receipts, stop, finish, address, midway)
+    return dataclasses.replace(outcome, milestones=midway.milestones.published)
+
+
+def carry_out(
+    todo: Plan,
+    receipts: dict[str, Receipt],
+    stop: StopRequest,
+    finish: "Finish",
+    address: str | None = None,
+    midway: Midway | None = None,
+) -> Outcome:
+    """Label what a plan says, its receipts added to those given, and `finish`; `midway` may stop it early.
+
+    The lease of the store is the caller's.
+    """
+    if midway is not None:
+        midway.check()
+    job, checked = todo.job, todo.job.recipe
+    seconds: dict[str, float] = {}
+    if todo.todo:
+        require_travels(job.own_labelers)
+        for own in job.own_labelers:
+            claim_source(job.open_store(), own.name, own.version, own.source)
+        tally = Tally(len(todo.todo))
+        with shown(tally), connected(checked.resources, len(checked.steps), address, job.plugins), stop.heard():
+            for receipt in label(todo, tally, seconds, stop):
+                fresh = receipt.token not in receipts
+                receipts[receipt.token] = receipt
+                if midway is not None and fresh and not midway.goes_on(receipt):
+                    stop.made = True
+    stop.require_none_forbids()
+    if midway is not None:
+        midway.check()
+    finished = sum(shard.token in receipts for shard in todo.wanted)
+    if stop.made and finished < len(todo.wanted):
+        raise Stopped(
+            f"stopped by {stop.by} with {finished} of {len(todo.wanted)} shards finished. Nothing is lost: they and "
+            "the parts of others are kept; run the same command again to go on."
+        )
+    with stop.heard():
+        return finish(todo, receipts, seconds)
+
+
+Finish = Callable[[Plan, Mapping[str, Receipt], Mapping[str, float]], Outcome]
+
+
+def keep_unpublished(todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float]) -> Outcome:
+    """The receipts are durable; `publish`, or the next run, publishes them."""
+    return Outcome(todo, receipts, None, seconds)
 
 
 def label(todo: Plan, tally: Tally, seconds: dict[str, float], stop: StopRequest) -> Iterator[Receipt]:
@@ -202,7 +237,9 @@ def publish(
     for path in todo.leftovers:
         store.delete(path)
     if len(receipts) == len(todo.shards):
-        check_budget(todo.job.recipe, list(receipts.values()))
+        sizes = [shard.size for shard in todo.shards]
+        budget = budget_of(todo.job.recipe.dead_letters, sizes, receipts.values())
+        check_budget(store, budget, list(receipts.values()))
         release = commit(store, draft(todo, receipts, lease))
     return Outcome(todo, receipts, release, seconds)
 
@@ -214,7 +251,7 @@ def draft(todo: Plan, receipts: Mapping[str, Receipt], lease: int | None = None)
         run_id=job.run_id,
         parent=todo.parent.version if todo.parent else 0,
         labels=job.describe_labels(),
-        receipts=[receipts[shard.token] for shard in todo.shards],
+        receipts=[receipts[shard.token] for shard in todo.shards if shard.token in receipts],
         num_source_shards=len(todo.shards),
         removed=todo.removed,
         selection=job.selection,
@@ -239,34 +276,6 @@ def absolute_path(path: str) -> str:
     if "://" in path:
         return path
     return f"@{Path(path[1:]).absolute()}" if path.startswith("@") else str(Path(path).absolute())
-
-
-def check_budget(recipe: Recipe, receipts: Sequence[Receipt]) -> None:
-    """Raises TooManyDeadLetters where more samples or shards failed than the recipe allows."""
-    budget = recipe.dead_letters
-    samples, dead = sum(receipt.rows for receipt in receipts), sum(receipt.dead for receipt in receipts)
-    dead_shards = [receipt for receipt in receipts if receipt.status == "dead"]
-    reasons = sum((Counter(receipt.reasons) for receipt in receipts), Counter[str]())
-    if samples and not any(receipt.ok for receipt in receipts):
-        found = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()))
-        raise TooManyDeadLetters(
-            f"none of {samples} samples got a label ({found}). Nothing was published. Check source.fields and "
-            "source.where; `relabel try` says what is wrong with single samples."
-        )
-    if dead > max(budget.allow, budget.max_fraction * samples):
-        found = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()) if reason != "where")
-        raise TooManyDeadLetters(
-            f"{dead} of {samples} samples are dead letters ({found}); the recipe allows {budget.max_fraction:.1%} or "
-            f"{budget.allow}. Nothing was published and nothing is lost: mend the samples, or raise "
-            "dead_letters.max_fraction, and run again."
-        )
-    if len(dead_shards) > budget.max_fraction * len(receipts):
-        worst = dead_shards[0]
-        raise TooManyDeadLetters(
-            f"{len(dead_shards)} of {len(receipts)} shards cannot be read (first: {worst.shard}: {worst.reason}, "
-            f"{worst.detail}); the recipe allows {budget.max_fraction:.1%}. Nothing was published and nothing is "
-            "lost: mend the shards, or raise dead_letters.max_fraction, and run again."
-        )
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ def declare(add: Add) -> None:
         if name == "preview":
             sub.add_argument("--out", required=True, metavar="PNG")
             sub.add_argument("--samples", type=positive, default=6, metavar="N")
+            sub.add_argument("--accept-partial", action="store_true", help="also of a run that goes on")
 
 
 def open_store(options: argparse.Namespace) -> Store:
@@ -42,7 +43,8 @@ def open_store(options: argparse.Namespace) -> Store:
 
 
 def open_release(options: argparse.Namespace) -> Release:
-    return open_store(options).release(options.release)
+    """Commands that describe take partial releases as they are; the one that reads labels must be told to."""
+    return open_store(options).release(options.release, accept_partial=getattr(options, "accept_partial", True))
 
 
 def log_command(options: argparse.Namespace) -> int:
@@ -60,6 +62,7 @@ def log_command(options: argparse.Namespace) -> int:
         say(
             f"release {version.version:<4} {version.created}  {version.counts.shards} shards, "
             f"{version.counts.ok} ok, {version.counts.dead} dead  {labels}  content {version.content_digest[:12]}"
+            + (f"  partial: {version.coverage:.1%}" if version.partial else "")
         )
     return 0
 

@@ -31,6 +31,7 @@ from relabel.releases.stored import Stored, stored
 from relabel.storage.objects import ObjectStore
 
 from .job import Job, Part
+from .kept_rows import letter_lines, with_attempts, with_kept_rows
 from .parts import Header, contents, from_ipc, rows_digest, to_ipc
 
 NUMERICS_KEY = b"relabel_numerics"
@@ -73,7 +74,9 @@ def write_part(job: Job, store: ObjectStore, part: pa.Table) -> Event:
     begun = time.perf_counter()
     header = Header.from_json(part["header"][0].as_py())
     event = Event(header)
-    if header.problem is not None:
+    if header.problem is not None and header.previous is not None:
+        event.receipt = from_json(Receipt, header.previous, "event")  # a replay takes no labels away
+    elif header.problem is not None:
         event.receipt = finish_dead(job, store, header)
     elif header.whole or header.rows:
         labels = part_labels(job, part)
@@ -107,7 +110,7 @@ def job_schema(job: Job) -> pa.Schema:
 def put_part(job: Job, store: ObjectStore, header: Header, table: pa.Table) -> Part:
     metadata = {**(table.schema.metadata or {}), NUMERICS_KEY: canonical_json(header.numerics)}
     data = to_ipc(table.replace_schema_metadata(metadata).combine_chunks()).to_pybytes()
-    folder = job.part_folder(header.token, header.generation)
+    folder = job.part_folder(header.token, header.generation, header.replay)
     path = f"{folder}/{header.start:010d}-{header.rows}-{sha256(data)[:32]}.arrow"
     store.put(path, data)
     return Part(header.start, header.rows, path)
@@ -151,10 +154,16 @@ def read_part(store: ObjectStore, part: Part) -> pa.Table:
 
 def finish_shard(job: Job, store: ObjectStore, end: Header, table: pa.Table, numerics: Sequence[Json]) -> Receipt:
     """Writes the label shard and its dead letters under names of their own, then the receipt, first wins."""
+    table = with_attempts(table)
+    if end.previous is not None:
+        previous = from_json(Receipt, end.previous, "header")
+        table = with_kept_rows(store, previous, end, table)
+        numerics = [*numerics, previous.numerics]
     attempt = uuid.uuid4().hex
     name = f"data/{job.run_id}/{slug(end.shard)}-{attempt[:12]}"
-    data = encode_label_shard(table.drop_columns(["detail"]).replace_schema_metadata(job_schema(job).metadata))
-    dead = dead_letter_lines(table)
+    labels = table.drop_columns(["detail", "attempts"])
+    data = encode_label_shard(labels.replace_schema_metadata(job_schema(job).metadata))
+    dead = letter_lines(table)
     statuses = Counter(table["status"].to_pylist())
     receipt = Receipt(
         **shard_fields(job, end, attempt),
@@ -216,16 +225,10 @@ def put(store: ObjectStore, path: str, data: bytes) -> Stored:
     return stored(path, data)
 
 
-def dead_letter_lines(table: pa.Table) -> bytes:
-    """JSON lines: one per dead row, with key, row, reason and detail."""
-    dead = table.append_column("row", pa.array(range(len(table)), pa.int64()))
-    dead = dead.filter(pc.equal(dead["status"], str(Status.DEAD))).select(["row", "key", "reason", "detail"])
-    return b"".join(canonical_json(line) + b"\n" for line in dead.to_pylist())
-
-
 def mix(numerics: Sequence[Json]) -> Json:
-    """The numerics of a shard: one set, or a list where its parts were computed differently (a resumed run)."""
-    distinct = {canonical_json(one): one for one in numerics if one}
+    """The numerics of a shard: one set, or a list where rows were computed differently (a resumed run, a replay)."""
+    single = [each for one in numerics for each in one.get("mixed", [one])]
+    distinct = {canonical_json(one): one for one in single if one}
     ordered = [distinct[key] for key in sorted(distinct)]
     return ordered[0] if len(ordered) == 1 else {"mixed": ordered} if ordered else {}
 

@@ -51,3 +51,7 @@ class Reason(StrEnum):
     """Shard: its bytes changed while it was read."""
     UNSUPPORTED_SHARD = "unsupported_shard"
     """Shard: well-formed but with what relabel does not read (sparse members, unknown columns)."""
+
+
+DEAD_REASONS = tuple(str(reason) for reason in Reason if reason is not Reason.WHERE)
+"""Of samples and shards that could not be labelled."""

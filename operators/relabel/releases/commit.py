@@ -47,6 +47,8 @@ class Draft:
     receipts: Sequence[Receipt]
     """Of every shard of the source that is finished under these labels, by this run or an earlier one."""
     num_source_shards: int
+    coverage: float | None = None
+    """Stated as it is (a milestone, a replay); None: counted from the release's shards."""
     removed: Sequence[str] = ()
     """Shards that the parent holds and the source does not."""
     selection: Json = None
@@ -153,10 +155,10 @@ def propose(
     changed = [entry for shard, entry in change.written.items() if held.get(shard) != entry]
     tombstones = [Entry(shard=shard, removed=True) for shard in sorted(change.removed) if shard in held]
     same = base is not None and same_meaning(base, draft)
-    if base is not None and same and not changed and not tombstones:
-        return base
     after = {**held, **{entry.shard: entry for entry in changed}}
     entries = [after[shard] for shard in sorted(after) if shard not in change.removed]
+    if base is not None and same and not changed and not tombstones and coverage(draft, entries) <= base.coverage:
+        return base
     if not entries:
         raise UsageError("there is nothing to publish: no shard is finished.")
     kept = list(base.segments) if base is not None and same else []
@@ -198,6 +200,12 @@ def next_segments(
     return (*kept, *write_segments(store, changed))
 
 
+def coverage(draft: Draft, entries: Sequence[Entry]) -> float:
+    """Of the release that holds these entries, in [0, 1]."""
+    counted = len(entries) / max(1, draft.num_source_shards)
+    return min(1.0, counted if draft.coverage is None else draft.coverage)
+
+
 def describe(
     draft: Draft,
     base: Version | None,
@@ -221,7 +229,7 @@ def describe(
         selection=draft.selection,
         source=draft.source,
         counts=count(entries),
-        coverage=min(1.0, len(entries) / max(1, draft.num_source_shards)),
+        coverage=coverage(draft, entries),
         numerics=mix(entries, known),
         content_digest=content_digest(draft.labels, entries),
         recipe=draft.recipe,

@@ -2,7 +2,6 @@
 
 import difflib
 import functools
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,15 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..digests import Json
-from ..errors import BadSample, BadShard, ObjectMissing, StoreCorrupt, UnknownName
+from ..errors import BadSample, BadShard, ObjectMissing, Refused, StoreCorrupt, UnknownName
 from ..labels import label_map, mask
 from ..labels.contract import Column, LabelContract
 from ..labels.shard_file import decode_label_shard
 from ..reasons import Status
 from ..storage.objects import ObjectStore
 from ..storage.opening import open_store
+from .letters import read_letters
 from .segments import Entry, read_segments
-from .stored import get_checked
 from .tags import read_tag, tag_names, write_tag
 from .versions import (
     Counts,
@@ -62,7 +61,7 @@ class Release:
 
     @property
     def coverage(self) -> float:
-        """Shards in the release over shards in the source, in [0, 1]."""
+        """Shards in the release over shards in the source, in [0, 1]; below 1 the release is partial."""
         return self.version.coverage
 
     @property
@@ -135,14 +134,9 @@ class Release:
         """
         return [self.objects.full_url(entry.data.path) for entry in self.entries.values() if entry.data is not None]
 
-    def dead_letters(self) -> Iterator[dict[str, Json]]:
-        """Dead shards and samples with shard, status, reason, detail; those of samples also with key and the like."""
-        for entry in self.entries.values():
-            if entry.data is None:
-                yield {"shard": entry.shard, "status": entry.status, "reason": entry.reason, "detail": entry.detail}
-            if entry.dead_letters is not None:
-                for line in get_checked(self.objects, entry.dead_letters).splitlines():
-                    yield {"shard": entry.shard, "status": str(Status.DEAD), **json.loads(line)}
+    def dead_letters(self, reason: str | None = None) -> Iterator[dict[str, Json]]:
+        """Dead shards and samples with shard, reason, detail and attempts; those of samples also with key and row."""
+        return read_letters(self.objects, self.entries.values(), reason)
 
     def _table_for_samples(self, shard: str) -> pa.Table:
         """The last shard asked for stays in memory: samples are usually read shard by shard."""
@@ -163,9 +157,16 @@ class Store:
     def url(self) -> str:
         return self.objects.url
 
-    def release(self, selector: int | str = "latest") -> Release:
-        """`latest`, a number (7, "7" or "v7") or a tag; raises UnknownName with what exists."""
-        return Release(self.objects, read_version(self.objects, find_version(self.objects, selector)))
+    def release(self, selector: int | str = "latest", accept_partial: bool = False) -> Release:
+        """`latest`, a number (7, "7" or "v7") or a tag; raises UnknownName with what exists.
+
+        `latest` is the newest complete release. A partial one (a milestone of a run that goes on) is given only to
+        who accepts partial ones: `latest` is then the newest of all. Raises Refused otherwise.
+        """
+        version = read_version(self.objects, find_version(self.objects, selector, accept_partial))
+        if version.partial and not accept_partial:
+            raise Refused(partial_only(self.objects, version))
+        return Release(self.objects, version)
 
     def history(self) -> list[Version]:
         """Every version, oldest first."""
@@ -184,12 +185,12 @@ def open_label_store(url: str | os.PathLike[str], **options: Json) -> Store:
     return Store(open_store(os.fspath(url), options))
 
 
-def find_version(objects: ObjectStore, selector: int | str) -> int:
-    """The number that a selector means, of a version that exists."""
+def find_version(objects: ObjectStore, selector: int | str, accept_partial: bool = False) -> int:
+    """The number that a selector means, of a version that exists; see `Store.release` for `latest`."""
     numbers = version_numbers(objects)
     wanted = as_number(selector)
     if selector == "latest" and numbers:
-        return numbers[-1]
+        return numbers[-1] if accept_partial else newest_complete(objects, numbers)
     if wanted is None and selector != "latest":
         return read_tag(objects, str(selector))
     if wanted not in numbers:
@@ -199,6 +200,21 @@ def find_version(objects: ObjectStore, selector: int | str) -> int:
         hint = "" if numbers else "Nothing has been published here yet."
         raise UnknownName("release", str(selector), known, hint)
     return wanted
+
+
+def newest_complete(objects: ObjectStore, numbers: Sequence[int]) -> int:
+    """Usually the last; a long run puts some milestones behind it. The last where none is complete."""
+    complete = (number for number in reversed(numbers) if not read_version(objects, number).partial)
+    return next(complete, numbers[-1])
+
+
+def partial_only(objects: ObjectStore, version: Version) -> str:
+    """Why a partial release is not given."""
+    return (
+        f"release {version.version} of {objects.url} is partial: it covers {version.coverage:.1%} of the source's "
+        "shards, and its run goes on. Accept it with release(..., accept_partial=True) or --accept-partial, or wait "
+        "until the run has published a complete one."
+    )
 
 
 def unknown(kind: str, name: str, names: Sequence[str]) -> UnknownName:

@@ -74,7 +74,7 @@ def verify(store: ObjectStore, selector: int | str = "latest", level: Level = "d
     number, taken = as_number(selector), sequence_numbers(store)
     # One past the newest: its file may be the one that is gone.
     if number is None or not 1 <= number <= max(taken, default=0) + 1:
-        number = find_version(store, selector)
+        number = find_version(store, selector, accept_partial=True)
     elif number in taken and number not in version_numbers(store):
         number = find_version(store, selector)  # a fence: raises
     report = Report(level, number)

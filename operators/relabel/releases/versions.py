@@ -75,7 +75,7 @@ class Version(Declaration):
     source: Json
     counts: Counts
     coverage: float
-    """Shards in the release over shards in the source, in [0, 1]."""
+    """Shards in the release over shards in the source, in [0, 1]. Below 1 the release is partial: of a milestone."""
     numerics: dict[str, Json]
     """Digest -> how labels were computed, and in how many `shards`."""
     content_digest: str
@@ -92,6 +92,16 @@ class Version(Declaration):
     @property
     def fingerprints(self) -> dict[str, str]:
         return {name: label.fingerprint for name, label in self.labels.items()}
+
+    @property
+    def meaning(self) -> str:
+        """The fingerprint of the runs that can have written it."""
+        return meaning_digest(self.fingerprints, self.selection)
+
+    @property
+    def partial(self) -> bool:
+        """Whether shards of the source were still to be labelled when it was published."""
+        return self.coverage < 1
 
     def sealed(self) -> bytes:
         """The bytes of its file."""
@@ -251,6 +261,11 @@ def content_digest(labels: Mapping[str, LabelIdentity], entries: Sequence[Entry]
         for name, label in labels.items()
     }
     return digest({"labels": meaning, "shards": sorted([entry.shard, entry.outcome] for entry in entries)})
+
+
+def meaning_digest(fingerprints: Mapping[str, str], selection: Json) -> str:
+    """What labels mean, which rows are labelled and from which fields: the fingerprint of runs and receipts."""
+    return digest({"labels": dict(fingerprints), "selection": selection})
 
 
 def mix(entries: Iterable[Entry], known: Mapping[str, Json]) -> dict[str, Json]:

@@ -2,7 +2,7 @@
 
 In a recipe: `plugins: [relabel.testing.misbehaving]`, `steps: [misbehaving]`; samples are members `KEY.txt` that hold
 one of the words below, after `prepare ` where it is to happen there and after `once FILE ` where it is to happen only
-until FILE exists. Any other text is labelled with its length.
+until FILE exists; `need FILE` raises until FILE exists. Any other text is labelled with its length.
 """
 
 import os
@@ -73,6 +73,8 @@ def obey(text: str) -> None:
         except FileExistsError:
             return
         words = words[2:]
+    if words[:1] == ["need"]:
+        Path(words[1]).read_bytes()
     if words and words[0] in WORDS:
         WORDS[words[0]]()
 

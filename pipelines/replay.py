@@ -1,0 +1,205 @@
+"""Replay: dead samples and shards of a release labelled again, and published as a release in which they are repaired.
+
+Every other row keeps its label's bytes. A replay may stop anywhere: again, it goes on where it stopped, and where all
+is repaired it finds nothing to do.
+"""
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from relabel.digests import Json
+from relabel.errors import Refused
+from relabel.releases.commit import commit
+from relabel.releases.letters import Record, check_reason, dead_reasons, read_letters
+from relabel.releases.receipts import Receipt, Receipts
+from relabel.releases.release import find_version
+from relabel.releases.segments import read_segments
+from relabel.releases.stored import absences
+from relabel.releases.unpublished import unpublished
+from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
+from relabel.shards.shard import Shard
+from relabel.shards.source import open_source
+from relabel.storage.objects import ObjectStore
+
+from .job import Job, Replay, ShardTask
+from .leasing import IfBusy, leased
+from .loading import load, lock_path
+from .plan import Plan, Todo, explain, find_parts, make_job, require_sources, with_parts
+from .running import Outcome, carry_out, draft, keep_unpublished
+from .stopping import StopRequest
+
+
+@dataclasses.dataclass(frozen=True)
+class Replayed:
+    """What became of what was dead."""
+
+    outcome: Outcome
+    samples: int
+    """Dead samples that were labelled again."""
+    repaired_samples: int
+    dead: Mapping[str, int]
+    """By reason: samples and shards of those that are still dead."""
+    shards: int
+    """Dead shards that were read again."""
+    repaired_shards: int
+    other_numerics: int
+    """Shards of which the rows labelled now and those kept were computed differently."""
+
+    def to_json(self) -> Json:
+        release = self.outcome.release
+        return {
+            "run_id": self.outcome.plan.run_id,
+            "samples": self.samples,
+            "repaired_samples": self.repaired_samples,
+            "shards": self.shards,
+            "repaired_shards": self.repaired_shards,
+            "still_dead": dict(self.dead),
+            "skipped": list(self.outcome.plan.warnings),
+            "other_numerics": self.other_numerics,
+            "release": release.version if release else None,
+            "published": self.outcome.published,
+        }
+
+
+def replay(
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    release: int | str | None = None,
+    reason: str | None = None,
+    address: str | None = None,
+    if_busy: IfBusy = IfBusy.TAKE_OVER,
+) -> Replayed:
+    """Label dead samples and shards again, or those with one reason, and publish the release.
+
+    Of a release by its number or tag; None: of what is finished and in no release, which the next run publishes.
+    `if_busy` as in `running.run`.
+    Raises Refused where the recipe makes other labels than the release holds.
+    """
+    job = make_job(load(recipe, overrides), lock_path(recipe))
+    stop = StopRequest()
+    with leased(job, functools.partial(plan_replay, job, release, reason), stop, if_busy) as (todo, lease):
+        finish = keep_unpublished if release is None else functools.partial(publish_repaired, lease=lease)
+        return summary(carry_out(todo, dict(todo.done), stop, finish, address))
+
+
+def plan_replay(job: Job, release: int | str | None, reason: str | None = None) -> Plan:
+    """The shards with dead letters as a plan, each with the keys to label again; what is repaired already is done.
+
+    `warnings` say which shards are left to a run, and why.
+    """
+    check_reason(reason)
+    store = job.open_store()
+    if store.exists(MARKER):  # there is none before the first release
+        read_marker(store)
+    version = None if release is None else read_version(store, find_version(store, release, accept_partial=True))
+    parent = newest_version(store)  # read after the other, so that it is no older
+    require_sources(store, job, parent)
+    records = dead_records(store, job, version, parent)
+    shards = {shard.token: shard for shard in open_source(job.source).shards()}
+    finished = Receipts(store, job.fingerprint).load()
+    parts = find_parts(job, store)
+    todo: list[Todo] = []
+    done: dict[str, Receipt] = {}
+    skipped: list[str] = []
+    for record in (each for each in records if is_wanted(each, reason)):
+        why = why_not(store, record, finished.receipts, shards)
+        if why is not None:
+            skipped.append(f"{record.shard} {why}.")
+            continue
+        newest = finished.receipts[record.token]
+        task = ShardTask(shards[record.token], finished.next_generation(record.token))
+        if newest.status != "dead":
+            task = dataclasses.replace(task, replay=Replay(dead_keys(store, record, newest, reason), newest))
+        if task.replay.keys if task.replay is not None else reason in (None, newest.reason):
+            todo.append(with_parts(job, Todo(task, "replay"), parts))
+        else:
+            done[record.token] = newest
+    replayed = [shards[token] for token in (*done, *(entry.task.shard.token for entry in todo))]
+    return Plan(job, replayed, todo, done, [], parent, [], skipped, [])
+
+
+def newest_version(store: ObjectStore) -> Version | None:
+    numbers = version_numbers(store)
+    return read_version(store, numbers[-1]) if numbers else None
+
+
+def dead_records(store: ObjectStore, job: Job, version: Version | None, parent: Version | None) -> Iterable[Record]:
+    """The shards of a release; with none, those that are finished and in no release.
+
+    Raises Refused where the labels of the release, or of the newest, on which a replay publishes, mean something else.
+    """
+    if version is None:
+        return unpublished(store, job.fingerprint).get(job.fingerprint[:16], [])
+    for each in (version, parent or version):
+        if each.meaning != job.fingerprint:
+            changes = "; ".join(explain(each, job)) or "the operator's source"
+            raise Refused(
+                f"release {each.version} of {store.url} holds other labels than this recipe makes ({changes}). Replay "
+                "with the recipe that it was made with (`relabel show --json` has it), or `run` this one."
+            )
+    return read_segments(store, version.segments).values()
+
+
+def is_wanted(record: Record, reason: str | None) -> bool:
+    """Whether a shard has dead letters, of this reason."""
+    reasons = {record.reason} if record.status == "dead" else set(dead_reasons(record))
+    return bool(reasons) if reason is None else reason in reasons
+
+
+def why_not(
+    store: ObjectStore, record: Record, newest: Mapping[str, Receipt], shards: Mapping[str, Shard]
+) -> str | None:
+    """Why a shard is left to a run; None: it is not."""
+    if record.token not in shards:
+        listed = any(shard.name == record.shard for shard in shards.values())
+        changed, gone = "has changed since; a run labels it anew", "is gone from the source; a run takes it out"
+        return changed if listed else gone
+    if record.token not in newest or absences(store, newest[record.token].objects()):
+        return "has lost its output; a run labels it anew"
+    return None
+
+
+def dead_keys(store: ObjectStore, record: Record, newest: Receipt, reason: str | None) -> frozenset[str]:
+    """Samples that are dead in a record and still are in the shard's newest receipt, there with this reason."""
+    keys = {letter["key"] for letter in read_letters(store, [newest], reason)}
+    if record.generation != newest.generation and record.status != "dead":
+        keys &= {letter["key"] for letter in read_letters(store, [record])}
+    return frozenset(keys)
+
+
+def publish_repaired(
+    todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float], lease: int | None = None
+) -> Outcome:
+    """Commits the newest release with the replayed shards in their new state; where none changed, it stands."""
+    parent = todo.parent
+    assert parent is not None
+    release: Version | None = parent
+    if receipts:
+        repaired = dataclasses.replace(draft(todo, receipts, lease), coverage=parent.coverage, source=parent.source)
+        release = commit(todo.job.open_store(), repaired)
+    return Outcome(todo, receipts, release, seconds)
+
+
+def summary(outcome: Outcome) -> Replayed:
+    """What became of each dead letter, from the receipts before and after."""
+    samples = repaired_samples = shards = repaired_shards = other_numerics = 0
+    dead: Counter[str] = Counter()
+    for entry in outcome.plan.todo:
+        task = entry.task
+        receipt = outcome.receipts[task.shard.token]
+        if task.replay is None:
+            shards += 1
+            repaired_shards += receipt.status != "dead"
+            dead += dead_reasons(receipt) if receipt.status != "dead" else Counter([receipt.reason])
+            continue
+        tried, previous = len(task.replay.keys), task.replay.previous
+        samples += tried
+        repaired_samples += previous.dead - receipt.dead
+        other_numerics += previous.numerics != receipt.numerics
+        dead += dead_reasons(receipt)
+    return Replayed(outcome, samples, repaired_samples, dead, shards, repaired_shards, other_numerics)

@@ -1,0 +1,278 @@
+"""Replay: what is dead is labelled again, all else keeps its bytes; a replay may die anywhere and be repeated."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import store_run
+from store_run import PART_ROWS, Length, StoreJob, make_run, replay, run, write_source
+
+from pipelines.plan import plan
+from pipelines.recipe import Recipe
+from pipelines.replay import plan_replay
+from relabel.errors import Refused, RelabelError, StoreCorrupt, UnknownName
+from relabel.releases.receipts import Receipts
+from relabel.releases.release import Release, Store
+from relabel.releases.stored import one_request_at_a_time
+from relabel.releases.unpublished import unpublished
+from relabel.releases.verify import verify
+from relabel.storage.objects import ObjectStore
+from relabel.testing.faults import BY_NAME, Crash, FaultyStore
+from relabel.testing.memory import MemoryStore
+from relabel.testing.watch import Watch
+
+SAMPLES = {"clean.tar": 4, "one.tar": 2, "two.tar": 5}
+"""Of 1, 2 and 3 parts; see `source`."""
+STRIDE = 4
+"""Every so many requests one is struck; with 1, all are."""
+DEAD = {"one.tar": {"1"}, "two.tar": {"1", "4"}}
+
+
+@pytest.fixture(autouse=True)
+def in_order(request: pytest.FixtureRequest) -> None:
+    ordered = one_request_at_a_time()
+    ordered.__enter__()
+    request.addfinalizer(lambda: ordered.__exit__(None, None, None))
+
+
+@pytest.fixture(autouse=True)
+def unmended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Length, "mended", False)
+
+
+def mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on what was dead can be labelled; what a label means is the same."""
+    monkeypatch.setattr(Length, "mended", True)
+
+
+def write_shard(path: Path, texts: list[bytes]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for row, data in enumerate(texts):
+            info = tarfile.TarInfo(f"{row}.txt")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for shard, rows in SAMPLES.items():
+        bad = DEAD.get(shard, set())
+        write_shard(folder / shard, [b"bad" if str(row) in bad else b"x" * (row + 5) for row in range(rows)])
+    return folder
+
+
+@pytest.fixture
+def store(source: Path) -> MemoryStore:
+    """With release 1, in which three samples are dead."""
+    store = MemoryStore()
+    assert run(make_run(source, store, "first")).published
+    return store
+
+
+def digests(release: Release) -> dict[str, str]:
+    return {name: entry.data.sha256 for name, entry in release.entries.items() if entry.data is not None}
+
+
+def labelled_whole(source: Path, monkeypatch: pytest.MonkeyPatch) -> Release:
+    """What a run makes of the source where nothing is wrong."""
+    mend(monkeypatch)
+    store = MemoryStore()
+    run(make_run(source, store, "whole"))
+    return Store(store).release()
+
+
+def check_sums(store: ObjectStore, job: StoreJob) -> None:
+    """Rows in = labelled + dead + filtered, of every receipt there ever was, and every reason is counted."""
+    for receipt in Receipts(store, job.fingerprint).load().receipts.values():
+        assert receipt.rows == receipt.ok + receipt.dead + receipt.filtered
+        assert sum(receipt.reasons.values()) == receipt.dead + receipt.filtered
+
+
+def test_repaired_shards_are_those_that_labelling_all_gives(
+    source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Store(store).release()
+    assert (before.counts.samples, before.counts.dead) == (11, 3)
+    mend(monkeypatch)
+    job = make_run(source, store, "again")
+    done = replay(job)
+    assert (done.samples, done.repaired_samples, dict(done.dead), done.other_numerics) == (3, 3, {}, 0)
+    assert done.outcome.published
+    after, whole = Store(store).release(), labelled_whole(source, monkeypatch)
+    assert digests(after) == digests(whole)
+    assert after.content_digest == whole.content_digest
+    assert after.entries["clean.tar"] == before.entries["clean.tar"]
+    assert [after.entries[name].generation for name in SAMPLES] == [0, 1, 1]
+    assert verify(store, "latest", "full").problems == []
+    check_sums(store, job)
+
+    again = run(make_run(source, store, "nightly"))
+    assert (again.labelled, again.published) == (0, False)
+    second = replay(make_run(source, store, "third"), release=1)
+    assert (second.samples, second.outcome.published, len(second.outcome.plan.done)) == (0, False, 2)
+    assert len(Store(store).history()) == 2
+    assert list(store.list("parts")) == []
+
+
+def test_only_those_of_one_reason(source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    mend(monkeypatch)
+    assert replay(make_run(source, store, "a"), reason="timed_out").outcome.plan.todo == []
+    with pytest.raises(UnknownName, match="did you mean 'corrupt_image'"):
+        replay(make_run(source, store, "b"), reason="corupt_image")
+    assert replay(make_run(source, store, "c"), reason="corrupt_image").repaired_samples == 3
+
+
+def test_what_is_dead_again_counts_its_attempts(source: Path, store: MemoryStore) -> None:
+    before = {letter["key"]: letter for letter in Store(store).release().dead_letters()}
+    assert {letter["attempts"] for letter in before.values()} == {1}
+    for turn in range(2, 4):
+        done = replay(make_run(source, store, f"turn-{turn}"))
+        assert (done.samples, done.repaired_samples, dict(done.dead)) == (3, 0, {"corrupt_image": 3})
+        letters = list(Store(store).release().dead_letters())
+        assert {letter["attempts"] for letter in letters} == {turn}
+        assert {letter["detail"] for letter in letters} == {"says so itself"}
+        assert [letter["row"] for letter in letters] == [1, 1, 4]
+    assert run(make_run(source, store, "nightly")).published is False
+
+
+def test_other_labels_are_refused(source: Path, store: MemoryStore) -> None:
+    job = make_run(source, store, "other")
+    fields = {**job.recipe.to_json(), "source": {"path": f"{source}/*.tar", "where": [{"field": "txt", "ne": "abc"}]}}
+    other = dataclasses.replace(job, recipe=Recipe.model_validate(fields))
+    with pytest.raises(Refused, match=r"release 1 .* holds other labels .*where"):
+        plan_replay(other, "latest")
+    with pytest.raises(UnknownName, match="latest"):
+        plan_replay(make_run(source, store), 7)
+
+
+def test_changed_lost_and_gone_shards_are_left_to_a_run(
+    source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard(source / "three.tar", [b"fine", b"bad"])
+    run(make_run(source, store, "second"))
+    mend(monkeypatch)
+    (source / "one.tar").unlink()
+    write_shard(source / "two.tar", [b"bad", b"new bytes"] * 400)
+    lost = Store(store).release().entries["three.tar"].data
+    assert lost is not None
+    store.delete(lost.path)
+    done = replay(make_run(source, store, "replay"))
+    words = " ".join(done.outcome.plan.warnings)
+    assert "one.tar is gone from the source" in words
+    assert "two.tar has changed since; a run labels it anew" in words
+    assert "three.tar has lost its output" in words
+    assert (done.samples, done.outcome.published) == (0, False)
+    assert run(make_run(source, store, "nightly")).release.counts.dead == 0  # type: ignore[union-attr]
+
+
+def test_other_bytes_behind_an_unchanged_size_and_time(
+    source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = source / "one.tar"
+    times = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"xxxxx", b"yyyyy"))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    mend(monkeypatch)
+    job = make_run(source, store, "replay")
+    assert job.recipe.resources.part_rows == PART_ROWS
+    with pytest.raises(Refused, match=r"one\.tar holds other samples .*--check-content"):
+        replay(job)
+    assert len(Store(store).history()) == 1
+
+
+@pytest.fixture
+def broken_source(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "broken")
+
+
+def test_dead_shards_are_read_again(broken_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    run(make_run(broken_source, store, "first"))
+    again = replay(make_run(broken_source, store, "again"))
+    assert (again.shards, again.repaired_shards, dict(again.dead)) == (1, 0, {"truncated_shard": 1, "corrupt_image": 2})
+    [letter] = [letter for letter in Store(store).release().dead_letters() if "key" not in letter]
+    assert (letter["shard"], letter["attempts"]) == ("broken.tar", 2)
+    mend(monkeypatch)
+    only = replay(make_run(broken_source, store, "only"), reason="truncated_shard")
+    assert (only.shards, only.samples) == (1, 0)
+
+
+def test_a_shard_that_cannot_be_read_any_more_loses_no_label(
+    source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = source / "two.tar"
+    times, data = path.stat(), path.read_bytes()
+    path.write_bytes(data[:512] + b"\xff" * (len(data) - 512))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    mend(monkeypatch)
+    done = replay(make_run(source, store, "replay"))
+    assert (done.samples, done.repaired_samples, dict(done.dead)) == (3, 1, {"corrupt_image": 2})
+    assert Store(store).release().entries["two.tar"].ok == 3
+
+
+def test_of_what_no_release_holds(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a run that was refused: mend, replay what it finished, run again."""
+    store = MemoryStore()
+    strict: dict[str, Any] = {"dead_letters": {"max_fraction": 0.0, "allow": 2}}
+    with pytest.raises(RelabelError, match="3 of 11 samples are dead letters"):
+        run(make_run(source, store, "refused", **strict))
+    [(fingerprint, receipts)] = unpublished(store).items()
+    assert make_run(source, store).fingerprint.startswith(fingerprint)
+    assert [receipt.shard for receipt in receipts] == sorted(SAMPLES)
+    mend(monkeypatch)
+    done = replay(make_run(source, store, "open", **strict), release=None)
+    assert (done.repaired_samples, done.outcome.release) == (3, None)
+    release = run(make_run(source, store, "after", **strict)).release
+    assert release is not None
+    assert (release.counts.ok, release.version) == (11, 1)
+    assert unpublished(store) == {}
+    assert replay(make_run(source, store, "none"), release=None).outcome.plan.todo == []
+
+
+def test_numerics_that_differ_are_told(source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    mend(monkeypatch)
+    monkeypatch.setattr(Length, "numerics", lambda self: {"device": "another"})
+    monkeypatch.setattr(store_run, "_parts", {})
+    assert replay(make_run(source, store, "again")).other_numerics == 2
+    version = Store(store).release().version
+    assert sorted(kind.get("mixed") is not None for kind in version.numerics.values()) == [False, True]
+
+
+@pytest.mark.parametrize("name", ["crash after", "torn write", "lost acknowledgement", "late landing"])
+def test_a_replay_that_dies_anywhere_is_repeated(
+    source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    whole = labelled_whole(source, monkeypatch).content_digest
+    fault, cases, number = BY_NAME[name], 0, len(name) % STRIDE
+    while True:
+        memory = store.copy()
+        watch = Watch(memory)
+        faulty = FaultyStore(memory, number, fault, delay=number % 5)
+        job = make_run(source, faulty, "ours")
+        with contextlib.suppress(Crash, RelabelError):
+            replay(job)
+        ended = faulty.num_operations <= number
+        watch.check()
+        faulty.at = -1
+        with contextlib.suppress(StoreCorrupt):  # a torn part is removed at its first sight
+            replay(dataclasses.replace(job, run_id="again"))
+        done = replay(dataclasses.replace(job, run_id="once more"))
+        faulty.land_all()
+        watch.check()
+        assert done.outcome.release is not None
+        assert done.outcome.release.content_digest == whole, number
+        assert verify(memory, "latest", "full").problems == []
+        check_sums(memory, job)
+        nightly = plan(make_run(source, memory, "nightly"))
+        assert nightly.todo == []
+        if ended:
+            break
+        cases, number = cases + (faulty.struck is not None), number + STRIDE
+    assert cases > 3

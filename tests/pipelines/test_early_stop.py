@@ -1,0 +1,95 @@
+"""On a real Ray: a run that cannot keep its budget stops early; mended, `replay` and `run` finish it; releases too."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from releases_of_photos import open_release, shas, write_tar
+
+from pipelines import run
+from pipelines.command_line import main
+from pipelines.replay import replay
+from relabel.errors import TooManyDeadLetters
+
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(280)]
+
+SHARDS, ROWS = 16, 6
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> dict[str, Any]:
+    """Sixteen shards of six texts, of which two need the file `needed`."""
+    for shard in range(SHARDS):
+        texts = [f"need {tmp_path}/needed" if row in (1, 4) else "x" * (row + shard) for row in range(ROWS)]
+        members = {f"{row}.txt": text.encode() for row, text in enumerate(texts)}
+        write_tar(tmp_path / "in" / f"{shard:02d}.tar", members)
+    return {
+        "source": {"path": str(tmp_path / "in" / "*.tar")},
+        "plugins": ["relabel.testing.misbehaving"],
+        "steps": ["misbehaving"],
+        "store": str(tmp_path / "store"),
+        "resources": {"actors": 1, "compute_batch": 2, "part_rows": 4, "readers": 1},
+        "dead_letters": {"max_fraction": 0.02, "allow": 3},
+    }
+
+
+def test_a_run_stops_early_and_is_finished_by_replay(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(TooManyDeadLetters, match=r"operator_error.*Stopped early with \d+ of 16 .*--open") as caught:
+        run(recipe)
+    assert "FileNotFoundError" in str(caught.value)
+    receipts = list((tmp_path / "store" / "receipts").rglob("*-g0000.json"))
+    assert 3 <= len(receipts) < SHARDS
+    assert not (tmp_path / "store" / "versions").exists()
+
+    assert main(["dead", recipe["store"], "--open"]) == 0
+    shown = capsys.readouterr().out
+    assert "samples operator_error" in shown
+    assert "00.tar/1" in shown
+    assert main(["dead", recipe["store"]]) == 2
+    assert "--open" in capsys.readouterr().err
+    with pytest.raises(TooManyDeadLetters):
+        run(recipe)  # as it says: before anything is labelled
+
+    (tmp_path / "needed").touch()
+    opened = replay(recipe)
+    assert opened.repaired_samples == opened.samples == 2 * len(opened.outcome.receipts) >= 6
+    outcome = run(recipe)
+    assert outcome.published
+    assert outcome.labelled == SHARDS - len(opened.outcome.receipts)
+    assert open_release(recipe["store"]).counts.dead == 0
+
+
+def test_a_release_is_repaired_and_equals_one_labelled_whole(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loose = {**recipe, "dead_letters": {"max_fraction": 0.5}, "publish": "40%"}
+    first = run(loose)
+    assert [round(version.coverage, 2) for version in first.milestones] in ([0.44, 0.88], [0.44], [0.5])
+    dead = open_release(recipe["store"]).counts.dead
+    assert dead == 2 * SHARDS
+    assert main(["dead", recipe["store"], "--reason", "operator_error", "--json", "--limit", "2"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["shard"], line["key"], line["attempts"]) for line in lines] == [
+        ("00.tar", "1", 1),
+        ("00.tar", "4", 1),
+    ]
+
+    (tmp_path / "needed").touch()
+    done = replay(loose, release="latest")
+    assert (done.repaired_samples, done.outcome.published) == (dead, True)
+    whole = {**loose, "store": str(tmp_path / "whole")}
+    run(whole)
+    assert shas(open_release(recipe["store"])) == shas(open_release(whole["store"]))
+    assert run(loose).published is False
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(loose))
+    again = subprocess.run(
+        [sys.executable, "-m", "pipelines", "replay", str(tmp_path / "recipe.yaml"), "--release", "latest"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "nothing to do" in again.stdout
