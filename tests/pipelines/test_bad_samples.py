@@ -104,10 +104,9 @@ def test_a_damaged_shard_is_a_dead_letter_and_the_others_are_published(
     cut = (folder / "1.tar").read_bytes()
     (folder / "1.tar").write_bytes(cut[: len(cut) * 2 // 3])
     wanted = recipe(source={"path": f"{folder}/*.tar"}, resources={"actors": 1, "part_rows": 1})
-    with pytest.raises(TooManyDeadLetters, match=r"1 of 3 shards cannot be read \(first: 1.tar: truncated_shard"):
+    with pytest.raises(TooManyDeadLetters, match=r"1 of 3 shards cannot be read .*First: 1.tar: truncated_shard"):
         run(wanted)
-    outcome = run({**wanted, "dead_letters": {"max_fraction": 0.5}})
-    assert (outcome.labelled, outcome.published) == (0, True)
+    assert run({**wanted, "dead_letters": {"max_fraction": 0.5}}).published
     release = open_release(wanted["store"])
     assert (release.counts.shards, release.counts.dead_shards, release.counts.ok) == (3, 1, 4)
     assert release.entry("1.tar").reason == "truncated_shard"

@@ -1,5 +1,7 @@
 """On a real Ray: a run that cannot keep its budget stops early; mended, `replay` and `run` finish it; releases too."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -24,7 +26,7 @@ SHARDS, ROWS = 16, 6
 def recipe(tmp_path: Path) -> dict[str, Any]:
     """Sixteen shards of six texts, of which two need the file `needed`."""
     for shard in range(SHARDS):
-        texts = [f"need {tmp_path}/needed" if row in (1, 4) else "x" * (row + shard) for row in range(ROWS)]
+        texts = [f"need {tmp_path}/needed" if row in (1, 4) else "x" * (row + shard + 1) for row in range(ROWS)]
         members = {f"{row}.txt": text.encode() for row, text in enumerate(texts)}
         write_tar(tmp_path / "in" / f"{shard:02d}.tar", members)
     return {
@@ -37,9 +39,15 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def test_a_run_stops_early_and_is_finished_by_replay(
-    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def printed(*arguments: str) -> tuple[int, str]:
+    """Exit code and standard output of a command."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = main(arguments)
+    return code, out.getvalue()
+
+
+def test_a_run_stops_early_and_is_finished_by_replay(recipe: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(TooManyDeadLetters, match=r"operator_error.*Stopped early with \d+ of 16 .*--open") as caught:
         run(recipe)
     assert "FileNotFoundError" in str(caught.value)
@@ -47,12 +55,11 @@ def test_a_run_stops_early_and_is_finished_by_replay(
     assert 3 <= len(receipts) < SHARDS
     assert not (tmp_path / "store" / "versions").exists()
 
-    assert main(["dead", recipe["store"], "--open"]) == 0
-    shown = capsys.readouterr().out
+    code, shown = printed("dead", recipe["store"], "--open")
+    assert code == 0
     assert "samples operator_error" in shown
     assert "00.tar/1" in shown
-    assert main(["dead", recipe["store"]]) == 2
-    assert "--open" in capsys.readouterr().err
+    assert printed("dead", recipe["store"])[0] == 2
     with pytest.raises(TooManyDeadLetters):
         run(recipe)  # as it says: before anything is labelled
 
@@ -65,16 +72,14 @@ def test_a_run_stops_early_and_is_finished_by_replay(
     assert open_release(recipe["store"]).counts.dead == 0
 
 
-def test_a_release_is_repaired_and_equals_one_labelled_whole(
-    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_release_is_repaired_and_equals_one_labelled_whole(recipe: dict[str, Any], tmp_path: Path) -> None:
     loose = {**recipe, "dead_letters": {"max_fraction": 0.5}, "publish": "40%"}
     first = run(loose)
     assert [round(version.coverage, 2) for version in first.milestones] in ([0.44, 0.88], [0.44], [0.5])
     dead = open_release(recipe["store"]).counts.dead
     assert dead == 2 * SHARDS
-    assert main(["dead", recipe["store"], "--reason", "operator_error", "--json", "--limit", "2"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    _, shown = printed("dead", recipe["store"], "--reason", "operator_error", "--json", "--limit", "2")
+    lines = [json.loads(line) for line in shown.splitlines()]
     assert [(line["shard"], line["key"], line["attempts"]) for line in lines] == [
         ("00.tar", "1", 1),
         ("00.tar", "4", 1),
