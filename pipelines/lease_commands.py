@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import datetime as dt
+import math
 import socket
 
 import relabel
@@ -95,7 +96,7 @@ def tell_stop(holder: Holder) -> str:
         )
     return (
         f"asked run {lease.run_id} ({lease.host}, process {lease.pid}) to stop; it hears of it within "
-        f"{lease.seconds / BEATS:.0f} s, finishes what is in flight, and exits with code 1"
+        f"{math.ceil(lease.seconds / BEATS)} s, finishes what is in flight, and exits with code 1"
     )
 
 

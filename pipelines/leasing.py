@@ -109,7 +109,7 @@ def tell(busy: StoreBusy, stream: IO[str] | None = None) -> None:
 def kept(store: ObjectStore, lease: Lease, stop: StopRequest) -> Iterator[None]:
     """Inside, the lease does not expire; afterwards it is released."""
     done = threading.Event()
-    thread = threading.Thread(target=keep, args=(store, lease, stop, done), daemon=True, name="lease")
+    thread = threading.Thread(target=keep_or_stop, args=(store, lease, stop, done), daemon=True, name="lease")
     thread.start()
     try:
         yield
@@ -123,6 +123,16 @@ def kept(store: ObjectStore, lease: Lease, stop: StopRequest) -> Iterator[None]:
                 f"relabel: the lease could not be released and expires in {lease.seconds:.0f} s ({error})",
                 file=sys.stderr,
             )
+
+
+def keep_or_stop(store: ObjectStore, lease: Lease, stop: StopRequest, done: threading.Event) -> None:
+    """As `keep`; where it breaks, the run must not go on without heartbeats. Its traceback goes to standard error."""
+    try:
+        keep(store, lease, stop, done)
+    finally:
+        if not done.is_set() and stop.error is None:
+            what = "the thread that keeps the lease broke (see its traceback). Finished shards are kept; run again."
+            stop.make("the loss of its lease", StorageError(what))
 
 
 def keep(store: ObjectStore, lease: Lease, stop: StopRequest, done: threading.Event) -> None:

@@ -41,7 +41,7 @@ PAUSE_SECONDS = 6.0
 """Of SIGSTOP: longer than a lease lasts."""
 MODES = ("take-over", "wait", "refuse")
 STARTS = 12
-PATIENCE_SECONDS = 150
+PATIENCE_SECONDS = 400
 
 
 @dataclasses.dataclass

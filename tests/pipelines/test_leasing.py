@@ -2,8 +2,10 @@
 
 import datetime as dt
 import json
+import sys
 import threading
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,31 @@ def test_an_owner_that_cannot_reach_its_store_ends_before_it_is_a_zombie(store: 
         stop.require_none_forbids()
     [holder] = holders(store)  # its end could not be told either
     assert holder.lease == lease
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_run_does_not_go_on_where_the_thread_breaks(store: ObjectStore) -> None:
+    class Broken(FaultyStore):
+        """A defect, not a failed request."""
+
+        def operate(self, operation: Any) -> Any:
+            if operation.number == 2:
+                raise ValueError("a defect")
+            return super().operate(operation)
+
+    lease, stop = acquire(store, "run", seconds=0.6).lease, StopRequest()
+    with kept(Broken(store, -1, UNAVAILABLE), lease, stop):
+        wait_until(lambda: stop.made)
+    with pytest.raises(StorageError, match="keeps the lease broke"):
+        stop.require_none_forbids()
+
+
+def test_heartbeats_survive_an_import_in_another_thread(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", types.ModuleType("aiohttp"))  # as it is while it is being imported
+    lease, stop = acquire(store, "run", seconds=0.6).lease, StopRequest()
+    with kept(store, lease, stop):
+        time.sleep(0.4)
+    assert not stop.made
 
 
 def test_a_failed_heartbeat_is_tried_again(store: ObjectStore) -> None:

@@ -45,8 +45,9 @@ CLIENT_ERRORS = (
 
 def backend_errors() -> tuple[type[Exception], ...]:
     """Every class that a file system of this process may raise for a failed request."""
-    found = [getattr(sys.modules[module], name) for module, name in CLIENT_ERRORS if module in sys.modules]
-    return (OSError, *found)
+    # Another thread may be in the middle of importing one of them.
+    found = [getattr(sys.modules.get(module), name, None) for module, name in CLIENT_ERRORS]
+    return (OSError, *(each for each in found if each is not None))
 
 
 def error_code(error: BaseException | None) -> str:
