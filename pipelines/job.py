@@ -8,6 +8,7 @@ from relabel.digests import Json, digest
 from relabel.labelers.labeler import Labeler
 from relabel.labelers.provenance import definers, root_module
 from relabel.releases.versions import LabelIdentity
+from relabel.releases.withdrawals import Withdrawn
 from relabel.shards.shard import Shard
 from relabel.shards.source import SourceConfig, selection
 from relabel.storage.objects import ObjectStore
@@ -50,6 +51,8 @@ class Job:
     recipe: Recipe
     labelers: tuple[Labeler[Any], ...]
     """In the order of the recipe's steps, with their facts, without weights."""
+    withdrawn: Withdrawn = dataclasses.field(default_factory=Withdrawn)
+    """What the store says must not be labelled, as of the plan; no part of the fingerprint."""
 
     @property
     def source(self) -> SourceConfig:

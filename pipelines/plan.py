@@ -20,7 +20,9 @@ from relabel.reasons import Reason, Status
 from relabel.releases.operators import require_source
 from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.segments import Entry, read_segments
+from relabel.releases.taken_back import taken_back
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
+from relabel.releases.withdrawals import read_withdrawals
 from relabel.shards.shard import Shard
 from relabel.shards.source import open_source
 from relabel.storage.objects import ObjectStore
@@ -57,6 +59,8 @@ class Plan:
     warnings: Sequence[str]
     leftovers: Sequence[str]
     """Parts of finished shards, which a run that was killed could not delete any more."""
+    taken_back: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Finished shards whose labels a revert or a recall took out of use, and by what: no run publishes them again."""
 
     @property
     def run_id(self) -> str:
@@ -80,6 +84,7 @@ class Plan:
             "latest_release": self.parent.version if self.parent else None,
             "changes": list(self.changes),
             "warnings": list(self.warnings),
+            "taken_back": dict(list(self.taken_back.items())[:1000]),
             "todo_shards": [{"shard": entry.task.shard.name, "why": entry.why} for entry in self.todo[:1000]],
         }
 
@@ -140,7 +145,10 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
     store = job.open_store()
     if store.exists(MARKER):
         read_marker(store)
-    shards = open_source(job.source).shards()
+    withdrawn = read_withdrawals(store)
+    job = dataclasses.replace(job, withdrawn=withdrawn)
+    listed = open_source(job.source).shards()
+    shards = [shard for shard in listed if shard.name not in withdrawn.shards]
     numbers = version_numbers(store)
     parent = read_version(store, numbers[-1]) if numbers else None
     for labeler in job.own_labelers:
@@ -177,8 +185,12 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
         removed=[name for name in entries if name not in names],
         parent=parent,
         changes=changes,
-        warnings=[f"{damage} It counts as not written." for damage in finished.damaged],
+        warnings=[
+            *(f"{damage} It counts as not written." for damage in finished.damaged),
+            *([f"{len(listed) - len(shards)} shards are withdrawn and left out"] if len(listed) > len(shards) else []),
+        ],
         leftovers=[part.path for folder in done_folders & parts.keys() for part in parts[folder].values()],
+        taken_back=taken_back(store, parent).among(done.values()),
     )
 
 
@@ -215,7 +227,9 @@ def find_parts(job: Job, store: ObjectStore) -> dict[str, dict[int, Part]]:
 
 
 def with_parts(job: Job, entry: Todo, parts: Mapping[str, dict[int, Part]]) -> Todo:
-    """The same shard with the parts that are there already."""
+    """The same shard with the parts that are there already; none where samples of it were withdrawn, perhaps since."""
+    if job.withdrawn.keys_of(entry.task.shard.name):
+        return entry
     folder = job.part_folder(entry.task.shard.token, entry.task.generation)
     return Todo(dataclasses.replace(entry.task, finished_parts=parts.get(folder, {})), entry.why)
 

@@ -88,7 +88,7 @@ class PartReader:
 
     def _take(self, sample: Sample) -> None:
         """One sample judged, and prepared unless its part is there already."""
-        row, picked = judge(self._job, sample)
+        row, picked = judge(self._job, sample, self._header.shard)
         self._identity.update(row_identity(row.key, row.sample_digest))
         self._count += 1
         if self._header.start in self._finished:

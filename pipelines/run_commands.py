@@ -21,6 +21,9 @@ def declare(add: Add) -> None:
         )
         if name == "run":
             sub.add_argument("--address", help="a running Ray cluster (default: a local one for this run)")
+            sub.add_argument(
+                "--bring-back", action="store_true", help="publish labels although a revert or a recall took them back"
+            )
     declare_trials(add)
 
 
@@ -74,6 +77,9 @@ def plan_command(options: argparse.Namespace) -> int:
         say(f"why       {change}")
     for warning in described["warnings"]:
         say(f"warning   {warning}")
+    for shard, by in list(described["taken_back"].items())[:1]:
+        say(f"refused   {len(planned.taken_back)} shards (first: {shard}) have labels that were taken out of use: {by}")
+        say("          a run publishes them only with --bring-back")
     for entry in described["todo_shards"][:5]:
         say(f"          {entry['shard']}  ({entry['why']})")
     if described["todo"] > 5:
@@ -90,6 +96,7 @@ def run_command(options: argparse.Namespace) -> int:
         limit=options.limit,
         check_content=options.check_content,
         address=options.address,
+        bring_back=options.bring_back,
     )
     described = outcome.to_json()
     if options.json:

@@ -20,6 +20,7 @@ from relabel.releases.commit import Draft, commit
 from relabel.releases.doctor import require_commits
 from relabel.releases.operators import claim_source
 from relabel.releases.receipts import Receipt, Receipts
+from relabel.releases.taken_back import refuse_taken_back, taken_back
 from relabel.releases.versions import Version
 from relabel.shards.source import open_source
 
@@ -93,15 +94,19 @@ def run(
     limit: int | None = None,
     check_content: bool = False,
     address: str | None = None,
+    bring_back: bool = False,
 ) -> Outcome:
     """Label what is not labelled yet and publish the release.
 
     `recipe` and `overrides` as in `loading.load`, `limit` and `check_content` as in `plan.plan`; `address` is a running
-    Ray cluster (default: a local one for the time of the run). Raises RelabelError; see `errors` for the tree.
+    Ray cluster (default: a local one for the time of the run). `bring_back` publishes labels that a revert or a recall
+    took out of use. Raises RelabelError; see `errors` for the tree.
     """
     checked = load(recipe, overrides)
     job = make_job(checked, lock_path(recipe))
     todo = plan(job, limit, check_content)
+    if not bring_back:
+        refuse_taken_back(todo.taken_back)
     receipts = dict(todo.done)
     seconds: dict[str, float] = {}
     stop = StopRequest()
@@ -121,7 +126,7 @@ def run(
             "the parts of others are kept; run the same command again to go on."
         )
     with stop.heard():
-        return publish(todo, receipts, seconds)
+        return publish(todo, receipts, seconds, bring_back)
 
 
 def label(todo: Plan, tally: Tally, seconds: dict[str, float], stop: StopRequest) -> Iterator[Receipt]:
@@ -185,7 +190,9 @@ def count(event: Event, tally: Tally, seconds: dict[str, float]) -> None:
         seconds[stage] = round(seconds.get(stage, 0.0) + spent, 6)
 
 
-def publish(todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float]) -> Outcome:
+def publish(
+    todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float], bring_back: bool = False
+) -> Outcome:
     """Commits a release where every shard is finished; the parent stands where nothing changed."""
     release = None
     store = todo.job.open_store()
@@ -193,6 +200,8 @@ def publish(todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, f
         store.delete(path)
     if len(receipts) == len(todo.shards):
         check_budget(todo.job.recipe, list(receipts.values()))
+        if not bring_back:
+            refuse_taken_back(taken_back(store, todo.parent).among(receipts.values()))
         release = commit(store, draft(todo, receipts))
     return Outcome(todo, receipts, release, seconds)
 

@@ -16,6 +16,8 @@ class Reason(StrEnum):
 
     WHERE = "where"
     """Filtered: the recipe's `where` says no."""
+    WITHDRAWN = "withdrawn"
+    """Filtered: the sample or its shard was withdrawn (see `releases.withdrawals`)."""
     MISSING_FIELD = "missing_field"
     """The sample lacks the field that the labeler needs."""
     EMPTY_FIELD = "empty_field"

@@ -86,7 +86,7 @@ def make_run(source: Path, store: ObjectStore, run_id: str = "run", shards: str 
             "dead_letters": {"max_fraction": 1.0},
         }
     )
-    return StoreJob(run_id, recipe, (Length(Parameters()),), store)
+    return StoreJob(run_id, recipe, (Length(Parameters()),), objects=store)
 
 
 def run(job: StoreJob) -> Outcome:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..digests import Json, digest
 from ..errors import Refused, StoreConflict, UsageError
 from ..storage.objects import ObjectStore, settle
+from .collect import planned
 from .receipts import Receipt
 from .segments import Entry, SegmentRef, entry_of, read_segments, write_segments
 from .stored import absences
@@ -50,6 +51,8 @@ class Draft:
     selection: Json = None
     source: Json = None
     recipe: Json = None
+    reverts: int = 0
+    """The release whose labels this one publishes again."""
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -90,6 +93,7 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
         if base is not None and proposal is base:
             return base
         path = version_path(proposal.version)
+        refuse_collected(store, draft, proposal)
         won = settle(store, path, proposal.sealed())
         base = parse_version(won, store.full_url(path))
         if base.run_id == draft.run_id:
@@ -119,6 +123,18 @@ def refuse_absent_data(store: ObjectStore, entries: Iterable[Entry]) -> None:
             f"{store.full_url(path)} {what} ({len(gone)} such objects); nothing was published. "
             "Run again: the shards it belongs to are labelled anew."
         )
+
+
+def refuse_collected(store: ObjectStore, draft: Draft, proposal: Version) -> None:
+    """What a plan to collect names may be gone before the version stands (see `collect`)."""
+    needed = {each.path for receipt in draft.receipts for each in receipt.objects()}
+    for name, paths in planned(store).items():
+        for path in sorted((needed | {segment.path for segment in proposal.segments}) & paths):
+            raise Refused(
+                f"{store.full_url(path)} is named by the plan {name} of `relabel collect`, which may delete it at any "
+                f"moment; nothing was published. Give the plan up with `relabel collect {store.url} --drop {name}`, "
+                "then run again."
+            )
 
 
 def propose(store: ObjectStore, draft: Draft, change: Change, base: Version | None) -> Version:
@@ -197,6 +213,7 @@ def describe(
         numerics=mix(entries, known),
         content_digest=content_digest(draft.labels, entries),
         recipe=draft.recipe,
+        reverts=(*(base.reverts if base else ()), *([(number, draft.reverts)] if draft.reverts else [])),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         tool=tool(),
     )

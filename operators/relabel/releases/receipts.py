@@ -165,22 +165,29 @@ class Receipts:
                     newest[receipt.token] = receipt
         return newest
 
-    def _read_fold(self, name: str, damaged: list[str]) -> list[Receipt]:
+    def read_fold(self, name: str) -> list[Receipt]:
+        """Raises StoreCorrupt or ObjectMissing."""
         path = f"{self.folder}/{name}"
-        try:
-            data = self.store.get(path)
-        except ObjectMissing as error:
-            damaged.append(str(error))
-            return []
+        data = self.store.get(path)
         if self._fold_path(data) != path:
-            damaged.append(f"{self.store.full_url(path)} does not have the sha256 in its name; it was damaged.")
-            return []
+            raise StoreCorrupt(f"{self.store.full_url(path)} does not have the sha256 in its name; it was damaged.")
         return decode_records(Receipt, data, self.store.full_url(path))
 
-    def _read(self, token: str, generation: int, damaged: list[str]) -> Receipt | None:
+    def read(self, token: str, generation: int) -> Receipt:
+        """Raises StoreCorrupt or ObjectMissing."""
         path = self.path(token, generation)
+        return from_json(Receipt, unseal(self.store.get(path), self.store.full_url(path)), path)
+
+    def _read_fold(self, name: str, damaged: list[str]) -> list[Receipt]:
         try:
-            return from_json(Receipt, unseal(self.store.get(path), self.store.full_url(path)), path)
+            return self.read_fold(name)
+        except (StoreCorrupt, ObjectMissing) as error:
+            damaged.append(str(error))
+            return []
+
+    def _read(self, token: str, generation: int, damaged: list[str]) -> Receipt | None:
+        try:
+            return self.read(token, generation)
         except (StoreCorrupt, ObjectMissing) as error:
             damaged.append(str(error))
             return None
