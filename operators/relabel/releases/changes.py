@@ -229,10 +229,8 @@ def shown_values(contract: LabelContract, table: pa.Table) -> list[str]:
     columns = {column.name.removeprefix(f"{contract.name}_"): column for column in contract.columns}
     cells = [[shown_cell(cell) for cell in table[column.name].to_pylist()] for column in columns.values()]
     alone = len(columns) == 1
-    rows = (
-        row[0] if alone else ", ".join(map(" ".join, zip(columns, row, strict=True)))
-        for row in zip(*cells, strict=True)
-    )
+    labels = zip(*cells, strict=True)
+    rows = (row[0] if alone else ", ".join(map(" ".join, zip(columns, row, strict=True))) for row in labels)
     return [row if len(row) <= SHOWN_CHARACTERS else row[: SHOWN_CHARACTERS - 1] + "…" for row in rows]
 
 

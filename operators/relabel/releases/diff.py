@@ -8,7 +8,7 @@ import concurrent.futures
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ NUM_EXAMPLES = 5
 FATES = ("added", "removed", "changed", "unchanged", "died", "revived")
 
 
+@runtime_checkable
 class Side(Protocol):
     """A release, as far as a diff asks it."""
 

@@ -6,7 +6,7 @@ nothing counts as garbage. Only rooms whose contents are known are looked at.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ..errors import ObjectMissing, Refused, StoreCorrupt
 from ..storage.objects import ObjectInfo, ObjectStore
@@ -79,12 +79,13 @@ def of_segment(store: ObjectStore, ref: SegmentRef) -> set[str]:
 def of_receipts(
     store: ObjectStore, folder: str, names: Sequence[str], generations: dict[tuple[str, str], int]
 ) -> set[str]:
-    """What all receipts of one fingerprint name, whatever its generation; each is read once, in a fold if it is in one."""
+    """What all receipts of one fingerprint name, whatever its generation; what is in a fold is read there."""
     receipts = Receipts(store, folder)
     paths: set[str] = set()
     read: set[tuple[str, int]] = set()
     for name in filter(FOLD.fullmatch, names):
-        for receipt in receipts.read_fold(name):
+        # A damaged one (its writer died) is passed over: what it holds lies there singly, too.
+        for receipt in receipts.try_fold(name, []):
             read.add((receipt.token[:32], receipt.generation))
             paths |= {each.path for each in receipt.objects()}
     singles = [(found["token"], int(found["generation"])) for name in names if (found := NAME.fullmatch(name))]
@@ -94,8 +95,3 @@ def of_receipts(
     for receipt in in_threads(lambda single: receipts.read(*single), loose):
         paths |= {each.path for each in receipt.objects()}
     return paths
-
-
-def total(objects: Iterable[ObjectInfo]) -> int:
-    """Bytes."""
-    return sum(info.size for info in objects)

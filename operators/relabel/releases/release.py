@@ -23,6 +23,7 @@ from ..storage.objects import ObjectStore
 from ..storage.opening import open_store
 from .diff import Difference
 from .diff import diff as diff_releases
+from .erase import Erased, erase
 from .recalls import find_recall, read_recalls, write_recall
 from .redactions import Redactions, read_redactions
 from .revert import revert
@@ -291,6 +292,10 @@ class Store:
     def withdrawn(self) -> Withdrawn:
         """All that is withdrawn."""
         return read_withdrawals(self.objects)
+
+    def erase(self, apply: bool = False) -> Erased:
+        """Publish a release without the labels of withdrawn samples; `apply` deletes the old files."""
+        return erase(self.objects, apply)
 
 
 def open_label_store(url: str | os.PathLike[str], **options: Json) -> Store:

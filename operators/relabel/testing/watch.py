@@ -16,7 +16,9 @@ from ..releases.verify import verify
 from ..releases.versions import NAME, Version, read_version
 from .memory import Change, MemoryStore
 
-WRITTEN_ONCE = re.compile(r"versions/.*|receipts/.*\.json|tags/.*|operators/.*|store\.json")
+WRITTEN_ONCE = re.compile(
+    r"versions/.*|receipts/.*\.json|tags/.*|operators/.*|recalls/.*|withdrawals/.*|redactions/.*|store\.json"
+)
 _checked: dict[tuple[str, str], list[str]] = {}
 
 
