@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import Refused, StorageError, StoreConflict, UnknownName, UsageError
-from ..releases.collect import apply_plan, plan_collect
+from ..releases.collect import apply_plan, drop_plan, plan_collect, plan_names
 from ..releases.commit import Draft, commit
 from ..releases.reachable import unreachable
 from ..releases.release import Store
@@ -311,7 +311,12 @@ def simulate(seed: int, faults: tuple[Fault, ...] = FAULTS) -> World:
 
 
 def finish(world: World) -> None:
-    """A run that nothing disturbs gives what an undisturbed world gives, and a second one finds nothing to do."""
+    """A run that nothing disturbs gives what an undisturbed world gives, and a second one finds nothing to do.
+
+    Plans of collectors that died are given up before, as a run says that they must be where it needs what they name.
+    """
+    for name in plan_names(world.store):
+        drop_plan(world.store, name)
     first, second = (
         label_and_publish(world.store, world, f"final-{turn}", dict(world.source), TEACHERS[0]) for turn in range(2)
     )
