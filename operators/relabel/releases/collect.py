@@ -16,7 +16,7 @@ from . import notices
 from .reachable import unreachable
 
 FOLDER = "gc"
-DAY_SECONDS = 86_400
+DAY_SECONDS = 86_400.0
 MIN_GRACE_SECONDS = DAY_SECONDS
 DEFAULT_GRACE_SECONDS = 7 * DAY_SECONDS
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow.compute as pc
 
-from ..digests import canonical_json, sha256
+from ..digests import sha256
 from ..errors import Refused
 from ..labels.shard_file import decode_label_shard, encode_label_shard
 from ..reasons import Reason
@@ -84,13 +84,8 @@ class Eraser:
         after = recounted(entry, table)
         data = self._put(encode_label_shard(table), ".parquet")
         self.made[lying.path] = Redaction(lying.path, data, after.reasons[Reason.WITHDRAWN])
-        letters = None
         held = None if entry.dead_letters is None else self.redactions.current(entry.dead_letters)
-        if held is not None:
-            lines = self._kept(entry.shard, get_checked(self.store, held))
-            letters = self._put(lines, ".dead.jsonl") if lines else None
-            if letters != held:
-                self.made[held.path] = Redaction(held.path, letters, 0)
+        letters = held if held is None else self._letters_without(entry.shard, held)
         return dataclasses.replace(after, data=data, dead_letters=letters)
 
     def _put(self, data: bytes, suffix: str) -> Stored:
@@ -99,10 +94,15 @@ class Eraser:
             self.store.put(wanted.path, data)
         return wanted
 
-    def _kept(self, shard: str, letters: bytes) -> bytes:
-        """Dead letters of samples that are not withdrawn."""
-        lines = map(json.loads, letters.splitlines())
-        return b"".join(canonical_json(line) + b"\n" for line in lines if not self.withdrawn.holds(shard, line["key"]))
+    def _letters_without(self, shard: str, held: Stored) -> Stored | None:
+        """The dead letters of samples that are not withdrawn; as they lie where none is."""
+        lines = get_checked(self.store, held).splitlines(keepends=True)
+        kept = [line for line in lines if not self.withdrawn.holds(shard, json.loads(line)["key"])]
+        if len(kept) == len(lines):
+            return held
+        letters = self._put(b"".join(kept), ".dead.jsonl") if kept else None
+        self.made[held.path] = Redaction(held.path, letters, 0)
+        return letters
 
 
 def as_entry(receipt: Receipt) -> Entry:
