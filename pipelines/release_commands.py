@@ -245,13 +245,19 @@ def withdraw_command(options: argparse.Namespace) -> int:
     if options.json:
         emit({"ids": ids, "samples": keys, "shards": shards})
         return 0
-    named = " and ".join(f"{number} {what}" for number, what in ((keys, "samples"), (shards, "whole shards")) if number)
+    named = " and ".join(
+        several(number, what) for number, what in ((keys, "sample"), (shards, "whole shard")) if number
+    )
     say(
         f"withdrawn: {named}, in every release of {store.url}",
         "  Readers give them out no more, and no run labels them again. Their labels lie in the files of old releases "
         f"until `relabel erase {options.store} --apply`.",
     )
     return 0
+
+
+def several(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def named_samples(options: argparse.Namespace) -> Samples:
@@ -347,7 +353,7 @@ def tell_plan(planned: CollectPlan, options: argparse.Namespace) -> Iterator[str
     if planned.objects:
         left = max(0.0, options.grace - planned.age_seconds)
         forced = " --force-grace" if options.force_grace else ""
-        grace = f" --grace {options.grace / 3600:g}h" if options.grace != DEFAULT_GRACE_SECONDS else ""
+        grace = f" --grace {options.grace:g}s" if options.grace != DEFAULT_GRACE_SECONDS else ""
         when = f"In {duration(left)}" if left else "Now"
         yield f"Nothing was deleted. {when}: relabel collect {options.store} --apply {planned.id}{grace}{forced}"
 
