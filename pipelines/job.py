@@ -9,6 +9,7 @@ from relabel.labelers.labeler import Labeler
 from relabel.labelers.provenance import definers, root_module
 from relabel.releases.receipts import Receipt
 from relabel.releases.versions import LabelIdentity, meaning_digest
+from relabel.releases.withdrawals import Withdrawn
 from relabel.shards.shard import Shard
 from relabel.shards.source import SourceConfig, selection
 from relabel.storage.objects import ObjectStore
@@ -67,6 +68,8 @@ class Job:
     recipe: Recipe
     labelers: tuple[Labeler[Any], ...]
     """In the order of the recipe's steps, with their facts, without weights."""
+    withdrawn: Withdrawn = dataclasses.field(default_factory=Withdrawn)
+    """What the store says must not be labelled, as of the plan; no part of the fingerprint."""
 
     @property
     def source(self) -> SourceConfig:

@@ -109,8 +109,13 @@ def rows_digest(keys: Sequence[str], digests: Sequence[bytes | None]) -> str:
     return sha256(b"".join(map(row_identity, keys, digests)))
 
 
-def judge(job: Job, sample: Sample) -> tuple[Row, Picked]:
-    """One sample judged by `where` and digested, nothing decoded; and, where ok, the fields that labelers read."""
+def judge(job: Job, sample: Sample, shard: str = "") -> tuple[Row, Picked]:
+    """One sample judged by `where` and digested, nothing decoded; and, where ok, the fields that labelers read.
+
+    Of a withdrawn sample nothing but its key is kept.
+    """
+    if job.withdrawn.holds(shard, sample.key):
+        return Row(sample.key, None, Status.FILTERED, Reason.WITHDRAWN, None), {}
     if "__bad_key__" in sample.fields:
         return Row(sample.key, None, Status.DEAD, Reason.BAD_KEY, "the key is not printable UTF-8"), {}
     admitted = attempt(lambda: job.source.where_admits(sample))

@@ -21,7 +21,9 @@ from relabel.releases.operators import require_source
 from relabel.releases.partitions import WHOLE, Partition
 from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.segments import Entry, read_segments
+from relabel.releases.taken_back import taken_back
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
+from relabel.releases.withdrawals import read_withdrawals
 from relabel.shards.shard import Shard
 from relabel.shards.source import open_source
 from relabel.storage.objects import ObjectStore
@@ -60,6 +62,8 @@ class Plan:
     """Parts of finished shards, which a run that was killed could not delete any more."""
     partition: Partition = WHOLE
     """Only its shards are to label."""
+    taken_back: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Finished shards whose labels a revert or a recall took out of use, and by what: no run publishes them again."""
 
     @property
     def run_id(self) -> str:
@@ -89,6 +93,7 @@ class Plan:
             "latest_release": self.parent.version if self.parent else None,
             "changes": list(self.changes),
             "warnings": list(self.warnings),
+            "taken_back": dict(list(self.taken_back.items())[:1000]),
             "todo_shards": [{"shard": entry.task.shard.name, "why": entry.why} for entry in self.todo[:1000]],
         }
 
@@ -149,7 +154,10 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False, partit
     store = job.open_store()
     if store.exists(MARKER):
         read_marker(store)
-    shards = open_source(job.source).shards()
+    withdrawn = read_withdrawals(store)
+    job = dataclasses.replace(job, withdrawn=withdrawn)
+    listed = open_source(job.source).shards()
+    shards = [shard for shard in listed if shard.name not in withdrawn.shards]
     numbers = version_numbers(store)
     parent = read_version(store, numbers[-1]) if numbers else None
     require_sources(store, job, parent)
@@ -186,11 +194,15 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False, partit
         removed=[name for name in entries if name not in names],
         parent=parent,
         changes=changes,
-        warnings=[f"{damage} It counts as not written." for damage in finished.damaged],
+        warnings=[
+            *(f"{damage} It counts as not written." for damage in finished.damaged),
+            *([f"{len(listed) - len(shards)} shards are withdrawn and left out"] if len(listed) > len(shards) else []),
+        ],
         leftovers=[
             part.path for folder, found in parts.items() if without_cut(folder) in finished_folders for part in found
         ],
         partition=partition,
+        taken_back=taken_back(store, parent).among(done.values()),
     )
 
 
@@ -238,7 +250,9 @@ def without_cut(folder: str) -> str:
 
 
 def with_parts(job: Job, entry: Todo, parts: Mapping[str, Sequence[Part]]) -> Todo:
-    """The same shard with the parts that are there already."""
+    """The same shard with the parts that are there already; none where samples of it were withdrawn, perhaps since."""
+    if job.withdrawn.keys_of(entry.task.shard.name):
+        return entry
     replay = entry.task.replay.name if entry.task.replay else ""
     folder = job.part_folder(entry.task.shard.token, entry.task.generation, replay)
     finished = {part.start: part for part in parts.get(folder, ())}

@@ -95,7 +95,7 @@ class PartReader:
 
     def _take(self, sample: Sample) -> None:
         """One sample judged, and prepared unless its part is there already."""
-        row, picked = judge(self._job, sample)
+        row, picked = judge(self._job, sample, self._header.shard)
         if self._only is not None and row.key not in self._only:
             row = kept(row)
         self._identity.update(row_identity(row.key, row.sample_digest))

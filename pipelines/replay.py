@@ -19,8 +19,10 @@ from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.release import find_version
 from relabel.releases.segments import read_segments
 from relabel.releases.stored import absences
+from relabel.releases.taken_back import refuse_taken_back, taken_back
 from relabel.releases.unpublished import unpublished
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
+from relabel.releases.withdrawals import Withdrawn, read_withdrawals
 from relabel.shards.shard import Shard
 from relabel.shards.source import open_source
 from relabel.storage.objects import ObjectStore
@@ -100,6 +102,7 @@ def plan_replay(job: Job, release: int | str | None, reason: str | None = None) 
     parent = newest_version(store)  # read after the other, so that it is no older
     require_sources(store, job, parent)
     records = dead_records(store, job, version, parent)
+    withdrawn = read_withdrawals(store)
     shards = {shard.token: shard for shard in open_source(job.source).shards()}
     finished = Receipts(store, job.fingerprint).load()
     parts = find_parts(job, store)
@@ -107,7 +110,7 @@ def plan_replay(job: Job, release: int | str | None, reason: str | None = None) 
     done: dict[str, Receipt] = {}
     skipped: list[str] = []
     for record in (each for each in records if is_wanted(each, reason)):
-        why = why_not(store, record, finished.receipts, shards)
+        why = why_not(store, record, finished.receipts, shards, withdrawn)
         if why is not None:
             skipped.append(f"{record.shard} {why}.")
             continue
@@ -152,9 +155,15 @@ def is_wanted(record: Record, reason: str | None) -> bool:
 
 
 def why_not(
-    store: ObjectStore, record: Record, newest: Mapping[str, Receipt], shards: Mapping[str, Shard]
+    store: ObjectStore,
+    record: Record,
+    newest: Mapping[str, Receipt],
+    shards: Mapping[str, Shard],
+    withdrawn: Withdrawn,
 ) -> str | None:
-    """Why a shard is left to a run; None: it is not."""
+    """Why a shard is left as it is, or to a run; None: it is not."""
+    if record.shard in withdrawn.shards or withdrawn.keys_of(record.shard):
+        return "holds withdrawn samples and stays as it is"
     if record.token not in shards:
         listed = any(shard.name == record.shard for shard in shards.values())
         changed, gone = "has changed since; a run labels it anew", "is gone from the source; a run takes it out"
@@ -180,6 +189,7 @@ def publish_repaired(
     assert parent is not None
     release: Version | None = parent
     if receipts:
+        refuse_taken_back(taken_back(todo.job.open_store(), parent).among(receipts.values()))
         repaired = dataclasses.replace(draft(todo, receipts, lease), coverage=parent.coverage, source=parent.source)
         release = commit(todo.job.open_store(), repaired)
     return Outcome(todo, receipts, release, seconds)

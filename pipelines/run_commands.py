@@ -34,6 +34,9 @@ def declare(add: Add) -> None:
                 help="where another run holds the store: take over if its lease has expired, else exit 5 (default); "
                 "wait until it is released or expires; refuse even if it has expired",
             )
+            sub.add_argument(
+                "--bring-back", action="store_true", help="publish labels although a revert or a recall took them back"
+            )
     declare_trials(add)
 
 
@@ -87,6 +90,9 @@ def plan_command(options: argparse.Namespace) -> int:
         say(f"why       {change}")
     for warning in described["warnings"]:
         say(f"warning   {warning}")
+    for shard, by in list(described["taken_back"].items())[:1]:
+        say(f"refused   {len(planned.taken_back)} shards (first: {shard}) have labels that were taken out of use: {by}")
+        say("          a run publishes them only with --bring-back")
     for entry in described["todo_shards"][:5]:
         say(f"          {entry['shard']}  ({entry['why']})")
     if described["todo"] > 5:
@@ -106,6 +112,7 @@ def run_command(options: argparse.Namespace) -> int:
         address=options.address,
         partition=partition_of(options),
         if_busy=IfBusy(options.if_busy),
+        bring_back=options.bring_back,
     )
     if options.json:
         emit(outcome.to_json())

@@ -20,6 +20,7 @@ from relabel.releases.commit import Draft, commit
 from relabel.releases.operators import claim_source
 from relabel.releases.partitions import WHOLE, Partition
 from relabel.releases.receipts import Receipt, Receipts
+from relabel.releases.taken_back import refuse_taken_back, taken_back
 from relabel.releases.versions import Version
 from relabel.shards.source import open_source
 
@@ -101,20 +102,25 @@ def run(
     address: str | None = None,
     partition: Partition = WHOLE,
     if_busy: IfBusy = IfBusy.TAKE_OVER,
+    bring_back: bool = False,
 ) -> Outcome:
     """Label what is not labelled yet and publish the release.
 
     `recipe` and `overrides` as in `loading.load`, `limit` and `check_content` as in `plan.plan`; `address` is a running
     Ray cluster (default: a local one for the time of the run). Of a `partition` the shards are labelled and nothing is
-    published. `if_busy` says what to do where another run holds the store. Raises RelabelError; see `errors` for the
-    tree.
+    published. `if_busy` says what to do where another run holds the store. `bring_back` publishes labels that a revert
+    or a recall took out of use. Raises RelabelError; see `errors` for the tree.
     """
     job = make_job(load(recipe, overrides), lock_path(recipe))
     stop = StopRequest()
     with leased(job, functools.partial(plan, job, limit, check_content, partition), stop, if_busy) as (todo, lease):
+        if not bring_back:
+            refuse_taken_back(todo.taken_back)
         receipts = dict(todo.done)
         midway = Midway(todo, receipts, functools.partial(draft, lease=lease))
-        finish: Finish = functools.partial(publish, lease=lease) if partition.whole else keep_unpublished
+        finish: Finish = (
+            functools.partial(publish, lease=lease, bring_back=bring_back) if partition.whole else keep_unpublished
+        )
         outcome = carry_out(todo, receipts, stop, finish, address, midway)
     return dataclasses.replace(outcome, milestones=midway.milestones.published)
 
@@ -229,7 +235,11 @@ def count(event: Event, tally: Tally, seconds: dict[str, float]) -> None:
 
 
 def publish(
-    todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float], lease: int | None = None
+    todo: Plan,
+    receipts: Mapping[str, Receipt],
+    seconds: Mapping[str, float],
+    lease: int | None = None,
+    bring_back: bool = False,
 ) -> Outcome:
     """Commits a release where every shard is finished; the parent stands where nothing changed."""
     release = None
@@ -240,6 +250,8 @@ def publish(
         sizes = [shard.size for shard in todo.shards]
         budget = budget_of(todo.job.recipe.dead_letters, sizes, receipts.values())
         check_budget(store, budget, list(receipts.values()))
+        if not bring_back:
+            refuse_taken_back(taken_back(store, todo.parent).among(receipts.values()))
         release = commit(store, draft(todo, receipts, lease))
     return Outcome(todo, receipts, release, seconds)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 
 import relabel
 from relabel.errors import Refused, StoreCorrupt
@@ -48,9 +49,21 @@ def open_release(options: argparse.Namespace) -> Release:
 
 
 def log_command(options: argparse.Namespace) -> int:
-    sequence = read_sequence(open_store(options).objects)
+    store = open_store(options)
+    sequence = read_sequence(store.objects)
+    tags, recalls = store.tags(), store.recalls()
     if options.json:
-        emit([entry.model_dump(mode="json") for entry in sequence if isinstance(entry, Version)])
+        emit(
+            [
+                {
+                    **entry.model_dump(mode="json"),
+                    "tags": named(tags, entry.version),
+                    "recalled": recalls.get(entry.version),
+                }
+                for entry in sequence
+                if isinstance(entry, Version)
+            ]
+        )
         return 0
     if not sequence:
         say("no release yet")
@@ -63,16 +76,31 @@ def log_command(options: argparse.Namespace) -> int:
             f"release {version.version:<4} {version.created}  {version.counts.shards} shards, "
             f"{version.counts.ok} ok, {version.counts.dead} dead  {labels}  content {version.content_digest[:12]}"
             + (f"  partial: {version.coverage:.1%}" if version.partial else "")
+            + "".join(f"  {name}" for name in named(tags, version.version))
         )
+        if version.version in recalls:
+            say(f"             RECALLED: {recalls[version.version]}")
+        for revert, target in version.reverts:
+            if revert == version.version:
+                say(f"             the labels of release {target} again")
     return 0
 
 
+def named(tags: Mapping[str, int], number: int) -> list[str]:
+    """The tags of a release."""
+    return [name for name, tagged in tags.items() if tagged == number]
+
+
 def show_command(options: argparse.Namespace) -> int:
-    release = open_release(options)
+    store = open_store(options)
+    release = store.release(options.release, recalled="ignore")
     version = release.version
+    tags, recall = named(store.tags(), version.version), store.recalls().get(version.version)
     if options.json:
-        emit(version.model_dump(mode="json"))
+        emit({**version.model_dump(mode="json"), "tags": tags, "recalled": recall})
         return 0
+    if recall is not None:
+        say(f"RECALLED  {recall}")
     counts = version.counts
     say(
         f"release   {version.version} of {options.store}, written {version.created} by run {version.run_id}",
@@ -82,6 +110,10 @@ def show_command(options: argparse.Namespace) -> int:
     )
     for reason, number in counts.reasons.items():
         say(f"          {number} {reason}")
+    if (now := release.counts) != counts:
+        say(f"now       {now.ok} ok + {now.dead} dead + {now.filtered} filtered: samples were withdrawn since")
+    if tags:
+        say(f"tags      {', '.join(tags)}")
     for name, label in version.labels.items():
         contract = release.labels[name]
         say(

@@ -4,7 +4,8 @@ RelabelError                     exit code 1
 ├── UsageError                   2  a recipe, option or argument is wrong
 │   └── UnknownName                 a field, operator, key or release that does not exist
 ├── Refused                      3  a check said no: contract, surgery, gate, verify, doctor
-│   └── StoreCorrupt                stored bytes are not the bytes that were written
+│   ├── StoreCorrupt                stored bytes are not the bytes that were written
+│   └── Recalled                    the release was recalled, and its reader wants to fail then
 ├── TooManyDeadLetters           4  the error budget is spent
 ├── StoreConflict                5  another run got there first
 ├── StorageError                 1  the object store did not answer as it should
@@ -15,6 +16,8 @@ RelabelError                     exit code 1
 │   └── DeviceFull                  the accelerator or the machine is out of memory
 ├── BadShard                        a source shard that cannot be read to its end: a shard dead letter
 └── BadSample                       a sample that cannot be labelled: a dead letter
+
+RecallWarning                       the same as Recalled, where its reader wants to be warned
 """
 
 import difflib
@@ -57,6 +60,14 @@ class Refused(RelabelError):
 
 class StoreCorrupt(Refused):
     """Stored bytes are not the bytes that were written; the message names the object."""
+
+
+class Recalled(Refused):
+    """The release that is open was recalled; the message says why."""
+
+
+class RecallWarning(UserWarning):
+    """The release that is open was recalled; the message says why."""
 
 
 class TooManyDeadLetters(RelabelError):

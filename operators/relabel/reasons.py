@@ -16,6 +16,8 @@ class Reason(StrEnum):
 
     WHERE = "where"
     """Filtered: the recipe's `where` says no."""
+    WITHDRAWN = "withdrawn"
+    """Filtered: the sample or its shard was withdrawn (see `releases.withdrawals`)."""
     MISSING_FIELD = "missing_field"
     """The sample lacks the field that the labeler needs."""
     EMPTY_FIELD = "empty_field"
@@ -53,5 +55,5 @@ class Reason(StrEnum):
     """Shard: well-formed but with what relabel does not read (sparse members, unknown columns)."""
 
 
-DEAD_REASONS = tuple(str(reason) for reason in Reason if reason is not Reason.WHERE)
+DEAD_REASONS = tuple(str(reason) for reason in Reason if reason not in (Reason.WHERE, Reason.WITHDRAWN))
 """Of samples and shards that could not be labelled."""

@@ -89,7 +89,7 @@ def make_run(source: Path, store: ObjectStore, run_id: str = "run", shards: str 
             **sections,
         }
     )
-    return StoreJob(run_id, recipe, (Length(Parameters()),), store)
+    return StoreJob(run_id, recipe, (Length(Parameters()),), objects=store)
 
 
 def run(job: StoreJob) -> Outcome:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ..digests import Json, digest
 from ..errors import Refused, StoreConflict, UsageError
 from ..storage.objects import ObjectStore, settle
+from .collect import planned
 from .fences import Fence
 from .receipts import Receipt
 from .segments import Entry, SegmentRef, entry_of, read_segments, write_segments
@@ -56,6 +57,8 @@ class Draft:
     recipe: Json = None
     lease: int | None = None
     """Under which the run labelled: it is not published after the fence of a newer one. None: fences mean nothing."""
+    reverts: int = 0
+    """The release whose labels this one publishes again."""
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -100,6 +103,7 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
         if base is not None and proposal is base:
             return base
         path = version_path(proposal.version)
+        refuse_collected(store, draft, proposal)
         newest = parse_entry(settle(store, path, proposal.sealed()), store.full_url(path))
         refuse_fenced(draft, newest)
         if isinstance(newest, Version):
@@ -141,6 +145,18 @@ def refuse_absent_data(store: ObjectStore, entries: Iterable[Entry]) -> None:
             f"{store.full_url(path)} {what} ({len(gone)} such objects); nothing was published. "
             "Run again: the shards it belongs to are labelled anew."
         )
+
+
+def refuse_collected(store: ObjectStore, draft: Draft, proposal: Version) -> None:
+    """What a plan to collect names may be gone before the version stands (see `collect`)."""
+    needed = {each.path for receipt in draft.receipts for each in receipt.objects()}
+    for name, paths in planned(store).items():
+        for path in sorted((needed | {segment.path for segment in proposal.segments}) & paths):
+            raise Refused(
+                f"{store.full_url(path)} is named by the plan {name} of `relabel collect`, which may delete it at any "
+                f"moment; nothing was published. Give the plan up with `relabel collect {store.url} --drop {name}`, "
+                "then run again."
+            )
 
 
 def propose(
@@ -215,9 +231,10 @@ def describe(
     parent_sha256: str,
 ) -> Version:
     known = {**(base.numerics if base else {}), **draft.numerics()}
+    number = newest.number + 1 if newest else 1
     return Version(
         format=FORMAT,
-        version=newest.number + 1 if newest else 1,
+        version=number,
         parent=base.version if base else 0,
         parent_sha256=parent_sha256,
         fences=fences_after(newest),
@@ -233,6 +250,7 @@ def describe(
         numerics=mix(entries, known),
         content_digest=content_digest(draft.labels, entries),
         recipe=draft.recipe,
+        reverts=(*(base.reverts if base else ()), *([(number, draft.reverts)] if draft.reverts else [])),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         tool=tool(),
     )

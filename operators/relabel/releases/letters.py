@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from ..digests import Json
 from ..errors import UnknownName
-from ..reasons import DEAD_REASONS, Reason
+from ..reasons import DEAD_REASONS
 from ..storage.objects import ObjectStore
 from .receipts import Receipt
 from .segments import Entry
@@ -22,7 +22,7 @@ Record = Receipt | Entry
 
 def dead_reasons(record: Record) -> Counter[str]:
     """Reason code -> dead samples of a shard that was read; filtered ones are not dead."""
-    return Counter({reason: rows for reason, rows in record.reasons.items() if reason != Reason.WHERE})
+    return Counter({reason: rows for reason, rows in record.reasons.items() if reason in DEAD_REASONS})
 
 
 def check_reason(reason: str | None) -> None:

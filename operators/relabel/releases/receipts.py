@@ -159,13 +159,19 @@ class Receipts:
 
     def _read_folds(self, names: Sequence[str], damaged: list[str]) -> dict[str, Receipt]:
         newest: dict[str, Receipt] = {}
-        for receipts in in_threads(lambda name: self._read_fold(name, damaged), names):
+        for receipts in in_threads(lambda name: self.try_fold(name, damaged), names):
             for receipt in receipts:
                 if receipt.token not in newest or newest[receipt.token].generation < receipt.generation:
                     newest[receipt.token] = receipt
         return newest
 
-    def _read_fold(self, name: str, damaged: list[str]) -> list[Receipt]:
+    def read(self, token: str, generation: int) -> Receipt:
+        """Raises StoreCorrupt or ObjectMissing."""
+        path = self.path(token, generation)
+        return from_json(Receipt, unseal(self.store.get(path), self.store.full_url(path)), path)
+
+    def try_fold(self, name: str, damaged: list[str]) -> list[Receipt]:
+        """What a fold holds; nothing where it is damaged, which is added to `damaged`: its receipts lie singly, too."""
         path = f"{self.folder}/{name}"
         try:
             data = self.store.get(path)
@@ -178,9 +184,8 @@ class Receipts:
         return decode_records(Receipt, data, self.store.full_url(path))
 
     def _read(self, token: str, generation: int, damaged: list[str]) -> Receipt | None:
-        path = self.path(token, generation)
         try:
-            return from_json(Receipt, unseal(self.store.get(path), self.store.full_url(path)), path)
+            return self.read(token, generation)
         except (StoreCorrupt, ObjectMissing) as error:
             damaged.append(str(error))
             return None

@@ -1,36 +1,46 @@
 """Release: reading labels back, by shard or by sample, from a store on disk or in a bucket."""
 
+import dataclasses
 import difflib
 import functools
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..digests import Json
-from ..errors import BadSample, BadShard, ObjectMissing, Refused, StoreCorrupt, UnknownName
+from ..errors import BadSample, BadShard, ObjectMissing, Recalled, RecallWarning, Refused, StoreCorrupt, UnknownName
 from ..labels import label_map, mask
 from ..labels.contract import Column, LabelContract
 from ..labels.shard_file import decode_label_shard
 from ..reasons import Status
 from ..storage.objects import ObjectStore
 from ..storage.opening import open_store
+from .diff import Difference
+from .diff import diff as diff_releases
+from .erase import Erased, erase
 from .letters import read_letters
-from .segments import Entry, read_segments
-from .tags import read_tag, tag_names, write_tag
+from .recalls import find_recall, read_recalls, write_recall
+from .redactions import Redactions, read_redactions
+from .revert import revert
+from .segments import Entry, read_segments, recounted
+from .tags import read_tag, read_tags, tag_names, write_tag
 from .versions import (
     Counts,
     Version,
+    count,
     read_history,
     read_marker,
     read_version,
     sequence_numbers,
     version_numbers,
 )
+from .withdrawals import Samples, Withdrawn, read_withdrawals, write_withdrawals
 
 ROW_COLUMNS = ("key", "sample_digest", "status", "reason")
 DECODERS: Mapping[str, Callable[[LabelContract, Mapping[str, Any]], Any]] = {
@@ -39,12 +49,47 @@ DECODERS: Mapping[str, Callable[[LabelContract, Mapping[str, Any]], Any]] = {
 }
 
 
-class Release:
-    """One immutable release; shards and samples are found by name."""
+RecallPolicy = Literal["warn", "error", "ignore"]
 
-    def __init__(self, objects: ObjectStore, version: Version) -> None:
+
+class Release:
+    """One immutable release; shards and samples are found by name.
+
+    What was withdrawn since it was published is not given out: its rows keep their place, without a label.
+    """
+
+    def __init__(self, objects: ObjectStore, version: Version, recalled: RecallPolicy = "warn") -> None:
         self.objects, self.version = objects, version
+        self._policy = recalled
         self._last: tuple[str, pa.Table] | None = None
+
+    def check_recall(self) -> None:
+        """Look again whether this release was recalled and what was withdrawn; a training job asks once an epoch.
+
+        Warns with RecallWarning or raises Recalled, as `recalled` said when the release was opened.
+        """
+        for name in ("withdrawn", "redactions", "counts"):
+            self.__dict__.pop(name, None)
+        self._last = None
+        reason = None if self._policy == "ignore" else find_recall(self.objects, self.number)
+        if reason is not None:
+            what = (
+                f"release {self.number} of {self.objects.url} was recalled: {reason} Use another one: `latest` passes "
+                "over recalled releases."
+            )
+            if self._policy == "error":
+                raise Recalled(what)
+            warnings.warn(what, RecallWarning, stacklevel=2)
+
+    @functools.cached_property
+    def withdrawn(self) -> Withdrawn:
+        """What is withdrawn, as of the first use or the last `check_recall`."""
+        return read_withdrawals(self.objects)
+
+    @functools.cached_property
+    def redactions(self) -> Redactions:
+        """What stands for files of this release that were rewritten without withdrawn rows."""
+        return read_redactions(self.objects)
 
     @property
     def number(self) -> int:
@@ -55,9 +100,14 @@ class Release:
         """Label name -> its contract."""
         return {name: label.contract for name, label in self.version.labels.items()}
 
-    @property
+    @functools.cached_property
     def counts(self) -> Counts:
-        return self.version.counts
+        """Less what was withdrawn since the release was published (`version.counts` says what was published).
+
+        Reads the label shards that hold such samples, once.
+        """
+        entries = [self._recounted(entry) if self._concerned(entry) else entry for entry in self.entries.values()]
+        return count(entries) if self.withdrawn else self.version.counts
 
     @property
     def coverage(self) -> float:
@@ -93,15 +143,25 @@ class Release:
     def table(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The label shard: one row per source sample, in order, or some of its columns.
 
-        Page checksums and the row count are verified. Raises BadShard for a dead shard, StoreCorrupt where the file
-        is gone or damaged.
+        A withdrawn row has status `filtered`, reason `withdrawn` and nulls. Page checksums and the row count are
+        verified. Raises BadShard for a dead shard, StoreCorrupt where the file is gone or damaged.
         """
         entry = self.entry(shard)
         if entry.data is None:
             raise BadShard(entry.reason, f"shard {shard!r} carries no labels: {entry.detail}")
-        url = self.objects.full_url(entry.data.path)
+        names = None if columns is None else list(columns)
+        if names is None or not self._concerned(entry):
+            table = self._file(entry, names)
+            return self.withdrawn.blank(shard, table) if self._concerned(entry) else table
+        return self.withdrawn.blank(shard, self._file(entry, [*dict.fromkeys(["key", *names])])).select(names)
+
+    def _file(self, entry: Entry, columns: Sequence[str] | None) -> pa.Table:
+        """The label shard as it lies there, or what stands for it now."""
+        assert entry.data is not None
+        lying = self.redactions.current(entry.data) or entry.data
+        url = self.objects.full_url(lying.path)
         try:
-            data = self.objects.get(entry.data.path)
+            data = self.objects.get(lying.path)
             table = decode_label_shard(data, columns)
         except ObjectMissing as error:
             raise StoreCorrupt(f"{url} is gone.") from error
@@ -128,15 +188,46 @@ class Release:
             )
         return {name: decode(contract, fields) for name, contract in self.labels.items()}
 
-    def files(self) -> list[str]:
+    def files(self, withdrawn: bool = False) -> list[str]:
         """URLs of all label shards, by shard name: what DuckDB, Polars or Spark are given. Never use a glob instead:
         the folder also holds files of other releases and of attempts that lost.
+
+        Raises Refused where they still hold withdrawn rows, unless `withdrawn` says that the caller leaves these out.
         """
-        return [self.objects.full_url(entry.data.path) for entry in self.entries.values() if entry.data is not None]
+        entries = [entry for entry in self.entries.values() if entry.data is not None]
+        concerned = [entry.shard for entry in entries if self._concerned(entry)]
+        if concerned and not withdrawn:
+            raise Refused(
+                f"files of release {self.number} still hold withdrawn rows: those of {len(concerned)} shards (first: "
+                f"{concerned[0]!r}). `relabel erase` publishes a release without them; files(withdrawn=True) gives "
+                "them as they are, for who leaves out what `release.withdrawn` holds."
+            )
+        lying = [self.redactions.current(entry.data) or entry.data for entry in entries if entry.data is not None]
+        return [self.objects.full_url(each.path) for each in lying]
 
     def dead_letters(self, reason: str | None = None) -> Iterator[dict[str, Json]]:
-        """Dead shards and samples with shard, reason, detail and attempts; those of samples also with key and row."""
-        return read_letters(self.objects, self.entries.values(), reason)
+        """Dead shards and samples with shard, reason, detail and attempts; those of samples also with key and row.
+
+        What is withdrawn is left out.
+        """
+        current = self.redactions.current
+        records = [
+            dataclasses.replace(entry, dead_letters=entry.dead_letters and current(entry.dead_letters))
+            for entry in self.entries.values()
+            if entry.shard not in self.withdrawn.shards
+        ]
+        for letter in read_letters(self.objects, records, reason):
+            if "key" not in letter or not self.withdrawn.holds(letter["shard"], letter["key"]):
+                yield letter
+
+    def _concerned(self, entry: Entry) -> bool:
+        """Whether the file of a shard holds withdrawn rows that are not blank there."""
+        if not self.withdrawn or entry.data is None:
+            return False
+        return self.withdrawn.concerns(entry, self.redactions.blanked(entry.data))
+
+    def _recounted(self, entry: Entry) -> Entry:
+        return recounted(entry, self.table(entry.shard, ["status", "reason"]))
 
     def _table_for_samples(self, shard: str) -> pa.Table:
         """The last shard asked for stays in memory: samples are usually read shard by shard."""
@@ -157,16 +248,23 @@ class Store:
     def url(self) -> str:
         return self.objects.url
 
-    def release(self, selector: int | str = "latest", accept_partial: bool = False) -> Release:
+    def release(
+        self, selector: int | str = "latest", accept_partial: bool = False, recalled: RecallPolicy = "warn"
+    ) -> Release:
         """`latest`, a number (7, "7" or "v7") or a tag; raises UnknownName with what exists.
 
-        `latest` is the newest complete release. A partial one (a milestone of a run that goes on) is given only to
-        who accepts partial ones: `latest` is then the newest of all. Raises Refused otherwise.
+        `latest` is the newest complete release that is not recalled. A partial one (a milestone of a run that goes on)
+        is given only to who accepts partial ones: `latest` is then the newest of all. Raises Refused otherwise. One
+        that is asked for by number or tag although it is recalled warns (RecallWarning), raises Recalled or opens
+        silently, as `recalled` says.
         """
         version = read_version(self.objects, find_version(self.objects, selector, accept_partial))
         if version.partial and not accept_partial:
             raise Refused(partial_only(self.objects, version))
-        return Release(self.objects, version)
+        release = Release(self.objects, version, recalled)
+        if selector != "latest":
+            release.check_recall()
+        return release
 
     def history(self) -> list[Version]:
         """Every version, oldest first."""
@@ -175,6 +273,45 @@ class Store:
     def tag(self, name: str, number: int) -> None:
         """Give a release a name that never moves."""
         write_tag(self.objects, name, find_version(self.objects, number))
+
+    def tags(self) -> dict[str, int]:
+        """Name -> number of the release that it names."""
+        return read_tags(self.objects)
+
+    def diff(self, a: int | str, b: int | str, shards: int | None = None) -> Difference:
+        """What changed from release `a` to release `b`; `shards`: read only so many of the shards that differ."""
+        before, after = (self.release(selector, recalled="ignore") for selector in (a, b))
+        return diff_releases(before, after, shards)
+
+    def revert(self, number: int) -> Version:
+        """Publish the labels of an older release again, as the newest one (see `releases.revert`)."""
+        return revert(self.objects, find_version(self.objects, number))
+
+    def recall(self, number: int, reason: str) -> str:
+        """Say that a release must not be used, for ever; returns the reason that stands (the first one)."""
+        return write_recall(self.objects, find_version(self.objects, number), reason)
+
+    def recalls(self) -> dict[int, str]:
+        """Every recalled release and why."""
+        return read_recalls(self.objects)
+
+    def withdraw(self, samples: Samples, reason: str, ahead: bool = False) -> list[str]:
+        """Take samples ({shard: [key, ...]}) or whole shards ({shard: None}) out of use in every release, for ever.
+
+        Raises UnknownName for what the latest release does not hold, unless they are withdrawn `ahead` of labelling.
+        Returns the ids of the records.
+        """
+        if not ahead:
+            require_known(self.release(), samples)
+        return write_withdrawals(self.objects, samples, reason)
+
+    def withdrawn(self) -> Withdrawn:
+        """All that is withdrawn."""
+        return read_withdrawals(self.objects)
+
+    def erase(self, apply: bool = False) -> Erased:
+        """Publish a release without the labels of withdrawn samples; `apply` deletes the old files."""
+        return erase(self.objects, apply)
 
 
 def open_label_store(url: str | os.PathLike[str], **options: Json) -> Store:
@@ -190,7 +327,7 @@ def find_version(objects: ObjectStore, selector: int | str, accept_partial: bool
     numbers = version_numbers(objects)
     wanted = as_number(selector)
     if selector == "latest" and numbers:
-        return numbers[-1] if accept_partial else newest_complete(objects, numbers)
+        return newest_usable(objects, numbers, accept_partial)
     if wanted is None and selector != "latest":
         return read_tag(objects, str(selector))
     if wanted not in numbers:
@@ -200,6 +337,18 @@ def find_version(objects: ObjectStore, selector: int | str, accept_partial: bool
         hint = "" if numbers else "Nothing has been published here yet."
         raise UnknownName("release", str(selector), known, hint)
     return wanted
+
+
+def newest_usable(objects: ObjectStore, numbers: Sequence[int], accept_partial: bool) -> int:
+    """The newest that is not recalled, and complete where one is and partial ones are not accepted.
+
+    Raises Recalled where all are.
+    """
+    recalls = read_recalls(objects)
+    usable = [number for number in numbers if number not in recalls]
+    if not usable:
+        raise Recalled(f"every release of {objects.url} is recalled; the newest, {numbers[-1]}: {recalls[numbers[-1]]}")
+    return usable[-1] if accept_partial else newest_complete(objects, usable)
 
 
 def newest_complete(objects: ObjectStore, numbers: Sequence[int]) -> int:
@@ -215,6 +364,18 @@ def partial_only(objects: ObjectStore, version: Version) -> str:
         "shards, and its run goes on. Accept it with release(..., accept_partial=True) or --accept-partial, or wait "
         "until the run has published a complete one."
     )
+
+
+def require_known(release: Release, samples: Samples) -> None:
+    """Raises UnknownName for a shard or a key that the release does not hold."""
+    for shard, keys in samples.items():
+        if keys is None or release.entry(shard).data is None:
+            release.entry(shard)
+            continue
+        held = set(release.table(shard, ["key"])["key"].to_pylist())
+        for key in keys:
+            if key not in held:
+                raise unknown("sample", key, sorted(held))
 
 
 def unknown(kind: str, name: str, names: Sequence[str]) -> UnknownName:

@@ -5,10 +5,14 @@ says `removed` takes the shard out.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
 
 from ..digests import digest, sha256
 from ..labels.contract import Declaration
+from ..reasons import Status
 from ..storage.objects import ObjectStore, settle
 from .receipts import Receipt
 from .records import decode_records, encode_records
@@ -72,6 +76,13 @@ def entry_of(receipt: Receipt) -> Entry:
     """The entry that publishes a receipt; run and attempt stay behind."""
     shared = {name: getattr(receipt, name) for name in SHARED}
     return Entry(**shared, numerics=digest(receipt.numerics))
+
+
+def recounted(entry: Entry, rows: pa.Table) -> Entry:
+    """The same with the counts of these rows (`status` and `reason`)."""
+    statuses, reasons = (Counter(rows[name].drop_null().to_pylist()) for name in ("status", "reason"))
+    ok, dead, filtered = (statuses[status] for status in (Status.OK, Status.DEAD, Status.FILTERED))
+    return dataclasses.replace(entry, ok=ok, dead=dead, filtered=filtered, reasons=dict(sorted(reasons.items())))
 
 
 def write_segments(store: ObjectStore, entries: Iterable[Entry]) -> tuple[SegmentRef, ...]:

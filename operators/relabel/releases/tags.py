@@ -5,6 +5,7 @@ import re
 from ..digests import Json, seal, sha256, unseal
 from ..errors import StoreConflict, StoreCorrupt, UnknownName, UsageError
 from ..storage.objects import ObjectStore, settle
+from .stored import in_threads
 from .versions import version_digest, version_path
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
@@ -41,3 +42,10 @@ def read_tag(store: ObjectStore, name: str) -> int:
 
 def tag_names(store: ObjectStore) -> list[str]:
     return [info.path.removeprefix("tags/").removesuffix(".json") for info in store.list("tags")]
+
+
+def read_tags(store: ObjectStore) -> dict[str, int]:
+    """Name -> the version that it names, without a look at that version."""
+    names = tag_names(store)
+    read = in_threads(lambda name: unseal(store.get(tag_path(name)), store.full_url(tag_path(name))), names)
+    return {name: int(fields["version"]) for name, fields in zip(names, read, strict=True)}

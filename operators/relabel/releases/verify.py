@@ -14,6 +14,7 @@ from ..errors import ObjectMissing, Refused, StoreCorrupt
 from ..storage.objects import ObjectStore
 from .contents import check_dead_letters, check_label_shard
 from .fences import Fence
+from .redactions import read_redactions
 from .release import as_number, find_version
 from .segments import Entry, SegmentRef, merge, read_segment
 from .stored import Stored, absences, in_threads
@@ -56,7 +57,10 @@ class Report:
     release: int
     problems: list[Problem] = dataclasses.field(default_factory=list)
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
-    """versions, segments, shards; files and bytes that the release holds; files_read: label shards opened."""
+    """versions, segments, shards; files and bytes that the release holds; files_read: label shards opened; redacted:
+    files that were rewritten without withdrawn rows since (what stands for them is there)."""
+    redacted: list[str] = dataclasses.field(default_factory=list)
+    """Paths of these files."""
 
     @property
     def ok(self) -> bool:
@@ -86,7 +90,7 @@ def verify(store: ObjectStore, selector: int | str = "latest", level: Level = "d
     if entries is None:
         return report
     check_sums(version, entries, report)
-    check_presence(store, entries, report)
+    check_presence(store, present(store, entries, report), report)
     if level != "quick":
         check_contents(store, version, entries, report)
     return report
@@ -186,9 +190,19 @@ def check_sums(version: Version, entries: Mapping[str, Entry], report: Report) -
             )
 
 
-def check_presence(store: ObjectStore, entries: Mapping[str, Entry], report: Report) -> None:
+def present(store: ObjectStore, entries: Mapping[str, Entry], report: Report) -> list[Stored]:
+    """What must lie in the store: what the release names, or what stands for it where that was redacted."""
+    redactions = read_redactions(store)
+    named = [each for entry in entries.values() for each in entry.objects()]
+    now = [redactions.current(each) for each in named]
+    report.redacted = [each.path for each, lying in zip(named, now, strict=True) if lying != each]
+    if report.redacted:
+        report.counts["redacted"] = len(report.redacted)
+    return [each for each in now if each is not None]
+
+
+def check_presence(store: ObjectStore, objects: Sequence[Stored], report: Report) -> None:
     """Every label shard and dead-letter file lies there at its size."""
-    objects = [each for entry in entries.values() for each in entry.objects()]
     report.counts["files"] = len(objects)
     report.counts["bytes"] = sum(each.size_bytes for each in objects)
     for path, what in absences(store, objects).items():
@@ -197,7 +211,7 @@ def check_presence(store: ObjectStore, entries: Mapping[str, Entry], report: Rep
 
 def check_contents(store: ObjectStore, version: Version, entries: Mapping[str, Entry], report: Report) -> None:
     """Open some label shards, or all of them and the dead letters; what is known to be gone is left out."""
-    known = {problem.object for problem in report.problems}
+    known = {problem.object for problem in report.problems} | set(report.redacted)
     full = report.level == "full"
     chosen = [entry for entry in entries.values() if entry.data is not None and entry.data.path not in known]
     if not full and len(chosen) > SAMPLED_SHARDS:
@@ -212,7 +226,7 @@ def check_contents(store: ObjectStore, version: Version, entries: Mapping[str, E
 
 def check_letters(store: ObjectStore, letters: Sequence[Stored], report: Report) -> None:
     """Every line of every dead-letter file."""
-    known = {problem.object for problem in report.problems}
+    known = {problem.object for problem in report.problems} | set(report.redacted)
     chosen = [each for each in letters if each.path not in known]
     found = in_threads(lambda each: check_dead_letters(store, each), chosen, NUM_READERS)
     for each, what in zip(chosen, found, strict=True):

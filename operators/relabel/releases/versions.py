@@ -80,6 +80,8 @@ class Version(Declaration):
     """Digest -> how labels were computed, and in how many `shards`."""
     content_digest: str
     recipe: Json
+    reverts: tuple[tuple[int, int], ...] = ()
+    """(revert, the release whose labels it published again), of this version and all before it."""
     created: str
     """UTC, ISO 8601; for people, decides nothing."""
     tool: Json

@@ -5,6 +5,7 @@ as in `faults`, writes land late, programs sleep long or die. There is no clock 
 which repeats. A new kind of program is a function in ACTORS. `make fuzz SEEDS=10000` runs many.
 """
 
+import contextlib
 import functools
 import random
 import threading
@@ -12,9 +13,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import Refused, StorageError, StoreConflict, UnknownName, UsageError
+from ..releases.collect import apply_plan, drop_plan, plan_collect, plan_names
 from ..releases.commit import Draft, commit
 from ..releases.leases import acquire, beat, release, taken_over_by
 from ..releases.partitions import WHOLE, Partition
+from ..releases.reachable import unreachable
 from ..releases.release import Store
 from ..releases.segments import read_segments
 from ..releases.stored import one_request_at_a_time
@@ -34,6 +37,7 @@ SLEEP_TURNS = 80
 LEASE_SECONDS = 12.0
 """By the server's clock, which every write moves by one."""
 ATTEMPTS = 3
+GRACE_SECONDS = 86_400.0
 EXPECTED = (StorageError, StoreConflict, Refused, UnknownName)
 """What a person may be told under faults: run again, or another was first; of a fence whose file did not come whole
 when it was looked for, and then did, that it is no release."""
@@ -59,6 +63,25 @@ class World:
         """Every turn: who did what."""
         self.seats: list[Seat] = []
         self.back = threading.Semaphore(0)
+        self.busy = 0
+        """Programs in the middle of a run or of collecting."""
+        self.settled = 0
+        """Changes that happened a grace or more ago: every listing shows them."""
+
+    def pass_time(self, seat: "Seat | None" = None) -> None:
+        """A grace goes by: no run pauses for so long, no write is on its way for so long, no listing lags so far."""
+        while seat is not None and (self.busy or self.in_flight):
+            seat.wait()
+        self.store.now += GRACE_SECONDS
+        self.settled = len(self.store.changes)
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        self.busy += 1
+        try:
+            yield
+        finally:
+            self.busy -= 1
 
     def play(self) -> None:
         """Until everybody is done and no write is in flight; raises Violation."""
@@ -137,7 +160,8 @@ class Seat(LaggingStore):
         self.world.in_flight.append(operation)
 
     def old_listing(self, prefix: str) -> Iterator[Any]:
-        return self.world.store.listing(prefix, behind=self.world.random.randint(1, 8))
+        most = len(self.world.store.changes) - self.world.settled
+        return self.world.store.listing(prefix, behind=min(most, self.world.random.randint(1, 8)))
 
     def _run(self, work: "Actor") -> None:
         self.go.acquire()
@@ -190,7 +214,8 @@ def driver(seat: Seat) -> None:
         name = run_id if attempt == 0 or seat.random.random() < 0.5 else f"{run_id}-{attempt}"
         present = {shard: seat.world.source[shard] for shard in shards if shard in seat.world.source}
         if present:
-            label_and_publish(seat, seat.world, name, present, TEACHERS[0])
+            with seat.world.at_work():
+                label_and_publish(seat, seat.world, name, present, TEACHERS[0])
 
     tried(seat, run)
 
@@ -221,8 +246,12 @@ def lease_owner(seat: Seat) -> None:
 
 def new_teacher(seat: Seat) -> None:
     """A run over all shards whose labels mean something else."""
-    world = seat.world
-    tried(seat, lambda attempt: label_and_publish(seat, world, f"{seat.name}-{attempt}", dict(world.source), "large"))
+
+    def run(attempt: int) -> None:
+        with seat.world.at_work():
+            label_and_publish(seat, seat.world, f"{seat.name}-{attempt}", dict(seat.world.source), TEACHERS[1])
+
+    tried(seat, run)
 
 
 def owner(seat: Seat) -> None:
@@ -246,6 +275,22 @@ def tagger(seat: Seat) -> None:
     tried(seat, tag)
 
 
+def collector(seat: Seat) -> None:
+    """Removes garbage: a plan, and a grace later its application."""
+    world = seat.world
+
+    def collect(attempt: int) -> None:
+        world.pass_time(seat)
+        with world.at_work():
+            name = plan_collect(seat, GRACE_SECONDS).id
+        world.pass_time(seat)
+        with world.at_work():
+            if name:
+                apply_plan(seat, name, GRACE_SECONDS)
+
+    tried(seat, collect)
+
+
 def reader(seat: Seat) -> None:
     """Training: whatever is published can be read, at once and whole. Its own connection is sound."""
     seat.faulty = False
@@ -266,6 +311,7 @@ ACTORS: dict[str, tuple[Actor, int]] = {
     "new_teacher": (new_teacher, 1),
     "owner": (owner, 2),
     "tagger": (tagger, 1),
+    "collector": (collector, 2),
     "reader": (reader, 1),
 }
 """Name -> what it does, and how often it is cast."""
@@ -297,7 +343,12 @@ def simulate(seed: int, faults: tuple[Fault, ...] = FAULTS) -> World:
 
 
 def finish(world: World) -> None:
-    """A run that nothing disturbs gives what an undisturbed world gives, and a second one finds nothing to do."""
+    """A run that nothing disturbs gives what an undisturbed world gives, and a second one finds nothing to do.
+
+    Plans of collectors that died are given up before, as a run says that they must be where it needs what they name.
+    """
+    for name in plan_names(world.store):
+        drop_plan(world.store, name)
     first, second = (
         label_and_publish(world.store, world, f"final-{turn}", dict(world.source), TEACHERS[0]) for turn in range(2)
     )
@@ -306,6 +357,19 @@ def finish(world: World) -> None:
         raise Violation("a second run published again.")
     if first.content_digest != undisturbed(tuple(sorted(world.source.items()))):
         raise Violation(f"version {first.version} is not what an undisturbed run publishes.")
+    collect_all(world)
+
+
+def collect_all(world: World) -> None:
+    """Nothing that nobody needs is left, whatever died and lost; what is needed is untouched (the watch looks)."""
+    world.pass_time()
+    name = plan_collect(world.store, GRACE_SECONDS).id
+    world.pass_time()
+    if name:
+        apply_plan(world.store, name, GRACE_SECONDS)
+    world.watch.check()
+    if left := unreachable(world.store):
+        raise Violation(f"collect left {sorted(left)}.")
 
 
 @functools.cache

@@ -18,7 +18,10 @@ from ..releases.verify import verify
 from ..releases.versions import NAME, Version, read_entry, version_path
 from .memory import Change, MemoryStore
 
-WRITTEN_ONCE = re.compile(r"versions/.*|receipts/.*\.json|tags/.*|operators/.*|leases/.*\.json|stops/.*|store\.json")
+WRITTEN_ONCE = re.compile(
+    r"versions/.*|receipts/.*\.json|tags/.*|operators/.*|recalls/.*|withdrawals/.*|redactions/.*|leases/.*\.json|"
+    r"stops/.*|store\.json"
+)
 _checked: dict[tuple[str, str], list[str]] = {}
 
 

@@ -1,0 +1,156 @@
+"""Collect: garbage is removed in two steps, a plan and, a grace later, its application.
+
+A plan deletes nothing. Applying it deletes only what it names, what is still unreachable, and what is older than the
+grace, where the plan is older than the grace too: all by the server's clock. A commit refuses to stand on
+anything that an open plan names, so what is deleted cannot become part of a release meanwhile. The grace, a day or
+more, must be longer than a write may be on its way and than a run may pause between its last check and its publication.
+"""
+
+import dataclasses
+import uuid
+
+from ..digests import Json, digest
+from ..errors import ObjectMissing, Refused, UnknownName, UsageError
+from ..storage.objects import ObjectInfo, ObjectStore
+from . import notices
+from .reachable import unreachable
+
+FOLDER = "gc"
+DAY_SECONDS = 86_400.0
+MIN_GRACE_SECONDS = DAY_SECONDS
+DEFAULT_GRACE_SECONDS = 7 * DAY_SECONDS
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectPlan:
+    """What could be deleted once the grace is over."""
+
+    id: str
+    """"" where there is nothing to delete, and so no plan."""
+    objects: tuple[ObjectInfo, ...]
+    young: tuple[ObjectInfo, ...]
+    """Not needed by anything that is finished, but written within the grace: a run may be at work on them."""
+    age_seconds: float = 0.0
+    """Of the plan: the same garbage was planned before where this is more than a moment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """What became of the objects of a plan that was applied."""
+
+    deleted: tuple[ObjectInfo, ...]
+    needed: tuple[str, ...]
+    """Reachable by now; kept."""
+    young: tuple[str, ...]
+    """Written anew within the grace; kept."""
+    gone: int
+    """Were not there any more."""
+
+
+def plan_path(name: str) -> str:
+    return f"{FOLDER}/{name}.json"
+
+
+def require_grace(seconds: float, forced: bool) -> None:
+    """Raises UsageError for less than a day, unless forced (tests, and stores at which nothing is at work)."""
+    if seconds < MIN_GRACE_SECONDS and not forced:
+        raise UsageError(
+            f"the grace must be at least 24 hours, got {seconds / 3600:.1f}: a run that is at work now would lose what "
+            "it wrote. Where nothing is at work on the store, --force-grace allows less."
+        )
+
+
+def plan_collect(store: ObjectStore, grace_seconds: float = DEFAULT_GRACE_SECONDS, force: bool = False) -> CollectPlan:
+    """Find what nobody needs and record it as a plan; deletes nothing. The same garbage gives the same plan."""
+    require_grace(grace_seconds, force)
+    now = server_time(store)
+    found = sorted(unreachable(store).values(), key=lambda info: info.path)
+    old = tuple(info for info in found if now - info.modified >= grace_seconds)
+    young = tuple(info for info in found if now - info.modified < grace_seconds)
+    if not old:
+        return CollectPlan("", (), young)
+    fields: dict[str, Json] = {"objects": [{"path": info.path, "size_bytes": info.size} for info in old]}
+    name = digest(fields)[:16]
+    notices.post(store, plan_path(name), fields)
+    return CollectPlan(name, old, young, max(0.0, now - store.head(plan_path(name)).modified))
+
+
+def apply_plan(
+    store: ObjectStore, name: str, grace_seconds: float = DEFAULT_GRACE_SECONDS, force: bool = False
+) -> Collected:
+    """Delete what a plan names and nobody needs; afterwards the plan is gone. Repeating an interrupted one goes on.
+
+    Raises Refused while the plan is younger than the grace.
+    """
+    require_grace(grace_seconds, force)
+    fields = read_plan(store, name)
+    now = server_time(store)
+    age = now - store.head(plan_path(name)).modified
+    if age < grace_seconds:
+        raise Refused(
+            f"the plan {name} is {shown(max(0.0, age))} old; it may be applied when it is {shown(grace_seconds)} old, "
+            f"in {shown(grace_seconds - age)}. Nothing was deleted."
+        )
+    garbage = unreachable(store)
+    deleted, needed, young, gone = [], [], [], 0
+    for path in (each["path"] for each in fields["objects"]):
+        info = garbage.get(path)
+        if info is None and not store.exists(path):
+            gone += 1
+        elif info is None:
+            needed.append(path)
+        elif now - info.modified < grace_seconds:
+            young.append(path)
+        else:
+            store.delete(path)
+            deleted.append(info)
+    store.delete(plan_path(name))
+    return Collected(tuple(deleted), tuple(needed), tuple(young), gone)
+
+
+def drop_plan(store: ObjectStore, name: str) -> None:
+    """Give a plan up."""
+    read_plan(store, name)
+    store.delete(plan_path(name))
+
+
+def read_plan(store: ObjectStore, name: str) -> dict[str, Json]:
+    """Raises UnknownName with the plans that are open."""
+    try:
+        return notices.read(store, plan_path(name))
+    except ObjectMissing as error:
+        raise UnknownName("plan", name, plan_names(store), "A plan that was applied is gone.") from error
+
+
+def plan_names(store: ObjectStore) -> list[str]:
+    paths = [info.path for info in store.list(FOLDER)]
+    return [path.removeprefix(f"{FOLDER}/").removesuffix(".json") for path in paths if path.endswith(".json")]
+
+
+def planned(store: ObjectStore) -> dict[str, frozenset[str]]:
+    """Plan -> the paths that it names, for every open plan."""
+    found = {}
+    for name in plan_names(store):
+        try:
+            found[name] = frozenset(each["path"] for each in notices.read(store, plan_path(name))["objects"])
+        except ObjectMissing:
+            continue  # applied or given up since it was listed
+    return found
+
+
+def server_time(store: ObjectStore) -> float:
+    """Now, in seconds since the epoch, by the clock that dates the store's objects."""
+    path = f"{FOLDER}/clock-{uuid.uuid4().hex}"
+    store.put(path, b"what time is it?\n")
+    try:
+        return store.head(path).modified
+    finally:
+        store.delete(path)
+
+
+def shown(seconds: float) -> str:
+    """`7 days`, `23.5 hours`, `12 minutes`."""
+    for length, name in ((DAY_SECONDS, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= length:
+            return f"{seconds / length:.3g} {name}"
+    return f"{seconds:.0f} seconds"

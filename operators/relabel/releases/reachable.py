@@ -1,0 +1,97 @@
+"""Reachable: which objects of a store are needed, by a release, a receipt or a run that is not finished.
+
+Nothing is guessed: where a version, a segment, a receipt or a redaction cannot be read, what it needs is unknown, and
+nothing counts as garbage. Only rooms whose contents are known are looked at.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+from ..errors import ObjectMissing, Refused, StoreCorrupt
+from ..storage.objects import ObjectInfo, ObjectStore
+from .receipts import FOLD, NAME, Receipts
+from .redactions import read_redactions
+from .segments import SegmentRef, read_segment
+from .stored import in_threads
+from .versions import read_history
+
+ROOMS = ("data", "segments", "parts", "doctor")
+"""Where garbage may lie; what decides, and what people wrote, is never looked at."""
+RECEIPT = re.compile(r"receipts/(?P<folder>[^/]+)/(?P<name>[^/]+)")
+PART = re.compile(r"parts/(?P<folder>[^/]+)/(?P<token>[0-9a-f]{32})-g(?P<generation>\d{4,})-by\d+/[^/]+")
+
+Generations = Mapping[tuple[str, str], int]
+"""(receipts folder, first 32 digits of a token) -> newest generation that is recorded."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reachable:
+    """What must stay."""
+
+    paths: frozenset[str]
+    generations: Generations
+
+    def needs(self, path: str) -> bool:
+        """A part is needed until its shard has a receipt of its generation or a later one."""
+        part = PART.fullmatch(path)
+        if part is not None:
+            return self.generations.get((part["folder"], part["token"]), -1) < int(part["generation"])
+        return path in self.paths or path.startswith("parts/")
+
+
+def unreachable(store: ObjectStore) -> dict[str, ObjectInfo]:
+    """Path -> what lies there and nobody needs.
+
+    Listed before the roots are read: what becomes reachable meanwhile is not missed. Raises Refused where a root is
+    damaged.
+    """
+    lying = [info for room in ROOMS for info in store.list(room)]
+    try:
+        needed = reachable(store)
+    except (StoreCorrupt, ObjectMissing) as error:
+        raise Refused(
+            f"{error} What it needs is unknown, so nothing is collected. Restore it from a copy (a damaged receipt may "
+            "be deleted: its shard is labelled again)."
+        ) from error
+    return {info.path: info for info in lying if not needed.needs(info.path)}
+
+
+def reachable(store: ObjectStore) -> Reachable:
+    redactions = read_redactions(store)
+    paths = {each.now.path for each in redactions.by_path.values() if each.now is not None}
+    listed = [found for info in store.list("receipts") if (found := RECEIPT.fullmatch(info.path))]
+    generations: dict[tuple[str, str], int] = {}
+    for folder in dict.fromkeys(found["folder"] for found in listed):
+        names = [found["name"] for found in listed if found["folder"] == folder]
+        paths |= of_receipts(store, folder, names, generations)
+    refs = {segment.path: segment for version in read_history(store) for segment in version.segments}
+    for each in in_threads(lambda ref: of_segment(store, ref), list(refs.values())):
+        paths |= each
+    return Reachable(frozenset(paths | refs.keys()), generations)
+
+
+def of_segment(store: ObjectStore, ref: SegmentRef) -> set[str]:
+    """Of every entry, also of those that a later segment replaces."""
+    return {each.path for entry in read_segment(store, ref) for each in entry.objects()}
+
+
+def of_receipts(
+    store: ObjectStore, folder: str, names: Sequence[str], generations: dict[tuple[str, str], int]
+) -> set[str]:
+    """What all receipts of one fingerprint name, whatever its generation; what is in a fold is read there."""
+    receipts = Receipts(store, folder)
+    paths: set[str] = set()
+    read: set[tuple[str, int]] = set()
+    for name in filter(FOLD.fullmatch, names):
+        # A damaged one (its writer died) is passed over: what it holds lies there singly, too.
+        for receipt in receipts.try_fold(name, []):
+            read.add((receipt.token[:32], receipt.generation))
+            paths |= {each.path for each in receipt.objects()}
+    singles = [(found["token"], int(found["generation"])) for name in names if (found := NAME.fullmatch(name))]
+    for token, generation in (*singles, *read):
+        generations[folder, token] = max(generation, generations.get((folder, token), -1))
+    loose = [single for single in singles if single not in read]
+    for receipt in in_threads(lambda single: receipts.read(*single), loose):
+        paths |= {each.path for each in receipt.objects()}
+    return paths

@@ -1,0 +1,228 @@
+"""Withdrawals and erasure: rows that nobody is given any more, and files that hold them no longer."""
+
+import contextlib
+from collections.abc import Callable
+
+import pyarrow.parquet as pq
+import pytest
+
+import relabel
+from relabel.digests import digest
+from relabel.errors import (
+    BadSample,
+    Refused,
+    StorageError,
+    StoreConflict,
+    StoreCorrupt,
+    UnknownName,
+    UsageError,
+)
+from relabel.releases.commit import commit
+from relabel.releases.erase import erase
+from relabel.releases.receipts import Receipts
+from relabel.releases.release import Store
+from relabel.releases.stored import one_request_at_a_time
+from relabel.releases.verify import verify
+from relabel.releases.versions import read_version, version_numbers
+from relabel.releases.withdrawals import parts_of, read_withdrawals, write_withdrawals
+from relabel.storage.objects import ObjectStore
+from relabel.testing.faults import FAULTS, Crash, Fault, FaultyStore
+from relabel.testing.memory import MemoryStore
+from relabel.testing.toy import draft, finish_shards
+from relabel.testing.watch import WRITTEN_ONCE
+
+SHARDS = {"a.tar": 5, "b/c.tar": 4, "broken.tar": -1}
+STRIDE = 2 * len(FAULTS)
+"""Between the operations that a fault strikes; other faults strike others."""
+ROWS = ["filtered where", "dead corrupt_image", "ok", "ok", "ok"]
+
+
+@pytest.fixture
+def opened(make_job: Callable, store: ObjectStore) -> relabel.Store:
+    """Two releases; the second has one shard more."""
+    make_job({"a.tar": 5}).run()
+    make_job(SHARDS, run_id="run-2").run()
+    return relabel.open(store.url)
+
+
+def states(release: relabel.Release, shard: str) -> list[str]:
+    rows = release.table(shard, ["status", "reason"]).to_pylist()
+    return [" ".join(filter(None, row.values())) for row in rows]
+
+
+def test_a_withdrawn_row_keeps_its_place_and_loses_its_label(opened: relabel.Store) -> None:
+    opened.withdraw({"a.tar": ["a.tar-1", "a.tar-3"]}, "asked by the owner")
+    for number in (1, 2):
+        release = opened.release(number)
+        table = release.table("a.tar")
+        assert states(release, "a.tar") == ["filtered where", "filtered withdrawn", "ok", "filtered withdrawn", "ok"]
+        assert table["key"].to_pylist() == [f"a.tar-{row}" for row in range(5)]
+        row = table.slice(3, 1).to_pylist()[0]
+        assert {name for name, value in row.items() if value is not None} == {"key", "status", "reason"}
+        assert table.slice(4, 1).to_pylist()[0]["label_map_ids"] is not None
+        assert table.schema.metadata == release.table("a.tar", ["key"]).schema.metadata
+        with pytest.raises(BadSample) as caught:
+            release.get("a.tar", "a.tar-3")
+        assert caught.value.reason == "withdrawn"
+        assert [letter["key"] for letter in release.dead_letters() if letter["shard"] == "a.tar"] == []
+    counts = opened.release(2).counts
+    assert (counts.ok, counts.dead, counts.filtered) == (4, 1, 4)
+    assert counts.reasons == {"corrupt_image": 1, "truncated_shard": 1, "where": 2, "withdrawn": 2}
+    assert opened.release(2).version.counts.ok == 5
+
+
+def test_a_shard_is_withdrawn_whole(opened: relabel.Store) -> None:
+    opened.withdraw({"b/c.tar": None}, "licence")
+    release = opened.release()
+    assert states(release, "b/c.tar") == ["filtered withdrawn"] * 4
+    assert release.counts.ok == 3
+    assert {letter["shard"] for letter in release.dead_letters()} == {"a.tar", "broken.tar"}
+
+
+def test_an_open_release_looks_again(opened: relabel.Store) -> None:
+    release = opened.release(2)
+    assert release.get("a.tar", "a.tar-2")["label_map"] is not None
+    opened.withdraw({"a.tar": ["a.tar-2"]}, "asked")
+    release.check_recall()
+    with pytest.raises(BadSample, match="withdrawn"):
+        release.get("a.tar", "a.tar-2")
+
+
+def test_plain_files_are_refused_until_they_are_erased(opened: relabel.Store) -> None:
+    opened.withdraw({"a.tar": ["a.tar-2"]}, "asked")
+    with pytest.raises(Refused, match=r"still hold withdrawn rows.*'a\.tar'.*relabel erase"):
+        opened.release().files()
+    assert len(opened.release().files(withdrawn=True)) == 2
+    opened.erase(apply=True)
+    for number in (1, 2, 3):
+        files = opened.release(number).files()
+        assert [state for path in files if "erased" in path for state in pq.read_table(path)["status"].to_pylist()] == [
+            "filtered", "dead", "filtered", "ok", "ok",
+        ]  # fmt: skip
+
+
+def test_withdrawing_again_is_no_error_and_names_must_exist(opened: relabel.Store) -> None:
+    ids = opened.withdraw({"a.tar": ["a.tar-2", "a.tar-1"]}, "asked")
+    assert opened.withdraw({"a.tar": ["a.tar-1", "a.tar-2"]}, "asked") == ids
+    assert len(list(opened.objects.list("withdrawals"))) == 1
+    with pytest.raises(UnknownName, match=r"a\.tar-2"):
+        opened.withdraw({"a.tar": ["a.tar-22"]}, "asked")
+    with pytest.raises(UnknownName, match=r"a\.tar"):
+        opened.withdraw({"a.taz": None}, "asked")
+    opened.withdraw({"new.tar": ["x"]}, "asked", ahead=True)
+    assert opened.withdrawn().holds("new.tar", "x")
+    for samples, reason in (({}, "asked"), ({"a.tar": []}, "asked"), ({"a.tar": None}, " ")):
+        with pytest.raises(UsageError, match="reason|nothing"):
+            opened.withdraw(samples, reason)
+
+
+def test_a_damaged_withdrawal_is_not_passed_over(opened: relabel.Store) -> None:
+    [name] = opened.withdraw({"a.tar": ["a.tar-2"]}, "asked")
+    opened.objects.put(f"withdrawals/{name}.json", b"{}")
+    with pytest.raises(StoreCorrupt, match=name):
+        opened.release().table("a.tar")
+
+
+def test_many_keys_are_several_objects(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relabel.releases.withdrawals.KEYS_PER_OBJECT", 3)
+    samples = {"a": list("abcdefg"), "b": ["x"], "c": None, "d": ["y", "z"]}
+    parts = list(parts_of(samples))
+    assert [sum(len(keys or [""]) for keys in part.values()) for part in parts] == [3, 3, 3, 2]
+    write_withdrawals(store, samples, "asked")
+    found = read_withdrawals(store)
+    assert found.shards == {"c"}
+    assert found.keys == {"a": set("abcdefg"), "b": {"x"}, "d": {"y", "z"}}
+
+
+def test_an_erasure_leaves_no_label_in_any_file(opened: relabel.Store, make_job: Callable) -> None:
+    before = {shard: opened.release().entry(shard) for shard in SHARDS}
+    wanted = opened.release().table("a.tar").to_pylist()[4]
+    opened.withdraw({"a.tar": ["a.tar-2"]}, "asked")
+    planned = opened.erase()
+    assert (planned.rewritten, planned.deleted, planned.redacted) == (1, 0, (1, 2))
+    assert len(planned.lying) == 1  # its dead letters are of another sample and stay
+    assert verify(opened.objects, 2, "full").problems == []
+    done = opened.erase(apply=True)
+    assert (done.rewritten, done.deleted, done.lying) == (0, 1, ())
+    release = opened.release()
+    assert release.number == 3
+    assert release.entry("a.tar").reasons == {"corrupt_image": 1, "where": 1, "withdrawn": 1}
+    assert release.entry("b/c.tar") == before["b/c.tar"]
+    assert release.table("a.tar").to_pylist()[4] == wanted
+    assert release.counts == release.version.counts
+    for number in (1, 2, 3):
+        report = verify(opened.objects, number, "full")
+        assert report.problems == []
+        assert report.counts.get("redacted", 0) == (0 if number == 3 else 1)
+        assert states(opened.release(number), "a.tar") == [*ROWS[:2], "filtered withdrawn", "ok", "ok"]
+    again = make_job(SHARDS, run_id="nightly").run()
+    assert again == release.version  # nothing is labelled anew
+
+
+def test_an_erasure_that_is_repeated_changes_nothing(opened: relabel.Store) -> None:
+    opened.withdraw({"a.tar": ["a.tar-1", "a.tar-2"]}, "asked")
+    opened.withdraw({"zzz.tar": ["x"]}, "asked", ahead=True)
+    opened.erase(apply=True)
+    lying = {info.path for info in opened.objects.list("")}
+    assert opened.erase(apply=True).rewritten == 0
+    assert {info.path for info in opened.objects.list("")} == lying
+    opened.withdraw({"a.tar": ["a.tar-4"]}, "asked, too")
+    erased = opened.erase(apply=True)
+    assert erased.release is not None
+    assert (erased.release.version, erased.redacted) == (4, (1, 2, 3))
+    for number in (1, 2, 3, 4):
+        assert states(opened.release(number), "a.tar")[4] == "filtered withdrawn"
+        assert verify(opened.objects, number, "full").problems == []
+    assert next(iter(opened.release().dead_letters()))["shard"] == "b/c.tar"
+
+
+def test_withdrawn_shards_leave_the_release(opened: relabel.Store) -> None:
+    opened.withdraw({"b/c.tar": None}, "licence")
+    erased = opened.erase(apply=True)
+    assert erased.release is not None
+    assert opened.release().shards == ["a.tar", "broken.tar"]
+    assert states(opened.release(2), "b/c.tar") == ["filtered withdrawn"] * 4
+    opened.withdraw({"a.tar": None, "broken.tar": None}, "licence")
+    with pytest.raises(Refused, match="every shard.*relabel recall"):
+        opened.erase()
+
+
+def test_nothing_is_built_on_a_recalled_release(opened: relabel.Store) -> None:
+    opened.withdraw({"a.tar": ["a.tar-2"]}, "asked")
+    opened.recall(2, "wrong")
+    with pytest.raises(Refused, match="recalled.*relabel revert"):
+        opened.erase()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_every_operation_fails_in_every_way(fault: Fault) -> None:
+    """An erasure that dies anywhere is repeated: afterwards no file holds the labels, and every release verifies."""
+    with one_request_at_a_time():
+        start = MemoryStore()
+        source = {"a.tar": "0", "b.tar": "0"}
+        commit(start, draft("run", 0, finish_shards(start, "run", source, "small"), "small"))
+        write_withdrawals(start, {"a.tar": ["a.tar-2"]}, "asked")
+        counted = FaultyStore(start.copy())
+        erase(counted, apply=True)
+        for at in range(FAULTS.index(fault), counted.num_operations, STRIDE):
+            store = start.copy()
+            faulty = FaultyStore(store, at, fault, delay=at % 5)
+            with contextlib.suppress(Crash, StorageError, StoreConflict, Refused):
+                erase(faulty, apply=True)
+            faulty.at = -1
+            with contextlib.suppress(StorageError, StoreConflict, Refused):
+                erase(faulty, apply=True)
+            faulty.land_all()
+            erased = erase(store, apply=True)
+            assert (erased.lying, version_numbers(store)) == ((), [1, 2])
+            for number in (1, 2):
+                assert verify(store, number, "full").problems == []
+                assert Store(store).release(number).table("a.tar")["status"].to_pylist()[2] == "filtered"
+            changed = [each for each in store.changes if each.before and WRITTEN_ONCE.fullmatch(each.path)]
+            assert [each.path for each in changed if each.after != each.before] == []
+            newest = read_version(store, 2)
+            loaded = Receipts(store, digest("small")).load().receipts.values()
+            assert {receipt.data for receipt in loaded} == {
+                entry.data for entry in Store(store).release().entries.values()
+            }
+            assert newest.counts.filtered == 3
