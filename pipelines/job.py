@@ -1,6 +1,7 @@
 """Jobs: everything that a worker must know of a run, small and picklable; and the words that stages exchange."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,7 +56,7 @@ class Job:
     def source(self) -> SourceConfig:
         return self.recipe.source
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Digest of all labels' fingerprints and of which rows are labelled from which fields."""
         return digest({"labels": self.label_fingerprints, "selection": self.selection})
@@ -64,7 +65,7 @@ class Job:
     def selection(self) -> Json:
         return selection(self.recipe.source)
 
-    @property
+    @functools.cached_property
     def label_fingerprints(self) -> dict[str, str]:
         return {labeler.label: labeler.fingerprint() for labeler in self.labelers}
 

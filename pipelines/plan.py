@@ -19,7 +19,7 @@ from relabel.labels.contract import LabelContract
 from relabel.reasons import Reason, Status
 from relabel.releases.operators import require_source
 from relabel.releases.receipts import Receipt, Receipts
-from relabel.releases.segments import Entry, read_segments
+from relabel.releases.segments import EntryColumns
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
 from relabel.shards.shard import Shard
 from relabel.shards.source import open_source
@@ -145,7 +145,7 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
     parent = read_version(store, numbers[-1]) if numbers else None
     for labeler in job.own_labelers:
         require_source(store, labeler.name, labeler.version, labeler.source, parent)
-    entries = read_segments(store, parent.segments) if parent else {}
+    published = EntryColumns(store, parent.segments).tokens() if parent else {}
     changes = explain(parent, job)
     receipts = Receipts(store, job.fingerprint)
     finished = receipts.load()
@@ -155,7 +155,7 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
     for shard in shards:
         receipt = finished.receipts.get(shard.token)
         if receipt is None:
-            why = _why_not_done(shard, entries, changes)
+            why = _why_not_done(shard, published, changes)
         elif receipt.token not in present:
             why = "output lost"
         elif receipt.reason == Reason.CHANGED_SHARD:
@@ -168,13 +168,13 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
         todo.append(Todo(ShardTask(shard, finished.next_generation(shard.token)), why))
     names = {shard.name for shard in shards}
     parts = find_parts(job, store)
-    done_folders = {job.part_folder(token, receipt.generation) for token, receipt in done.items()}
+    done_folders = {job.part_folder(token, receipt.generation) for token, receipt in done.items()} if parts else set()
     return Plan(
         job=job,
         shards=shards,
         todo=[with_parts(job, entry, parts) for entry in todo[:limit]],
         done=done,
-        removed=[name for name in entries if name not in names],
+        removed=[name for name in published if name not in names],
         parent=parent,
         changes=changes,
         warnings=[f"{damage} It counts as not written." for damage in finished.damaged],
@@ -182,12 +182,12 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False) -> Pla
     )
 
 
-def _why_not_done(shard: Shard, entries: Mapping[str, Entry], changes: Sequence[str]) -> str:
-    """Why a shard without a receipt must be labelled, as far as the latest release tells."""
-    entry = entries.get(shard.name)
-    if entry is None:
+def _why_not_done(shard: Shard, published: Mapping[str, str], changes: Sequence[str]) -> str:
+    """Why a shard without a receipt must be labelled, as far as the latest release (shard -> token) tells."""
+    token = published.get(shard.name)
+    if token is None:
         return "new"
-    if entry.token != shard.token:
+    if token != shard.token:
         return "changed bytes"
     return "new meaning" if changes else "receipt lost"
 
@@ -216,8 +216,9 @@ def find_parts(job: Job, store: ObjectStore) -> dict[str, dict[int, Part]]:
 
 def with_parts(job: Job, entry: Todo, parts: Mapping[str, dict[int, Part]]) -> Todo:
     """The same shard with the parts that are there already."""
-    folder = job.part_folder(entry.task.shard.token, entry.task.generation)
-    return Todo(dataclasses.replace(entry.task, finished_parts=parts.get(folder, {})), entry.why)
+    folder = job.part_folder(entry.task.shard.token, entry.task.generation) if parts else ""
+    found = parts.get(folder)
+    return Todo(dataclasses.replace(entry.task, finished_parts=found), entry.why) if found else entry
 
 
 def explain(parent: Version | None, job: Job) -> list[str]:
