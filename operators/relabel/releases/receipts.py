@@ -164,23 +164,26 @@ class Receipts:
 
     def _read_folds(self, names: Sequence[str], damaged: list[str]) -> dict[str, Receipt]:
         newest: dict[str, Receipt] = {}
-        for receipts in in_threads(lambda name: self._read_fold(name, damaged), names):
-            for receipt in receipts:
+        paths = [f"{self.folder}/{name}" for name in names]
+        contents = in_threads(lambda path: self._read_fold(path, damaged), paths)
+        # Decoded in this thread alone: others would only wait for each other, and keep memory of their own.
+        for path, data in zip(paths, contents, strict=True):
+            for receipt in decode_records(Receipt, data, self.store.full_url(path)) if data else ():
                 if receipt.token not in newest or newest[receipt.token].generation < receipt.generation:
                     newest[receipt.token] = receipt
         return newest
 
-    def _read_fold(self, name: str, damaged: list[str]) -> list[Receipt]:
-        path = f"{self.folder}/{name}"
+    def _read_fold(self, path: str, damaged: list[str]) -> bytes:
+        """Empty where it is gone or damaged."""
         try:
             data = self.store.get(path)
         except ObjectMissing as error:
             damaged.append(str(error))
-            return []
+            return b""
         if self._fold_path(data) != path:
             damaged.append(f"{self.store.full_url(path)} does not have the sha256 in its name; it was damaged.")
-            return []
-        return decode_records(Receipt, data, self.store.full_url(path))
+            return b""
+        return data
 
     def _read(self, token: str, generation: int, damaged: list[str]) -> Receipt | None:
         path = self.path(token, generation)
