@@ -33,7 +33,7 @@ def out_of_room(error: BaseException) -> StorageError | None:
 def failed_start(error: Exception) -> RelabelError:
     """What to say of a local Ray that did not start."""
     what = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-    if isinstance(error, OSError) and error.errno in FULL_ERRNOS or os.strerror(errno.ENOSPC) in str(error):
+    if (isinstance(error, OSError) and error.errno in FULL_ERRNOS) or os.strerror(errno.ENOSPC) in str(error):
         return StorageError(
             f"Ray could not start, because the disk of its folder {session_folder()} is full ({what}). Free some space "
             "there, or set RAY_TMPDIR to a folder on another disk, and run again; nothing is lost."

@@ -5,8 +5,8 @@
 
 The source is tar shards of real photographs: a few real files, and hard links to them under as many names as it takes,
 so it costs little disk; every link is read, digested, decoded and labelled as a shard of its own. The labeler costs
-next to nothing and needs no torch. Ray's object store has 1 GB at most. Memory is the proportional set size (PSS: shared pages
-counted once) summed over the run's processes, looked at every second.
+next to nothing and needs no torch. Ray's object store has 1 GB at most. Memory is the proportional set size (PSS:
+shared pages counted once) summed over the run's processes, looked at every second.
 """
 
 import dataclasses
@@ -72,7 +72,8 @@ def soak(folder: Path, real: list[Path], gigabytes: float) -> Soaked:
     for link in range(number):
         os.link(real[link % len(real)], place / "source" / f"{link:06d}.tar")
     recipe = {
-        "name": "soak", "source": str(place / "source" / "*.tar"), "steps": ["thumbnail"], "store": str(place / "store"),
+        "name": "soak", "source": str(place / "source" / "*.tar"), "steps": ["thumbnail"],
+        "store": str(place / "store"),
         "plugins": [str(Path(__file__).with_name("thumbnail.py"))], "resources": {"actors": 1},
     }  # fmt: skip
     (place / "recipe.yaml").write_text(json.dumps(recipe), encoding="ascii")

@@ -80,9 +80,9 @@ def entries_of(receipts: Sequence[Receipt]) -> list[Entry]:
     """`entry_of` of each; numerics that receipts share are digested once."""
     numerics = {id(receipt.numerics): receipt.numerics for receipt in receipts}
     digests = {name: digest(value) for name, value in numerics.items()}
-    shared = [tuple(getattr(receipt, name) for name in SHARED) for receipt in receipts]
     return [
-        Entry(*values, numerics=digests[id(receipt.numerics)]) for receipt, values in zip(receipts, shared, strict=True)
+        Entry(**{name: getattr(receipt, name) for name in SHARED}, numerics=digests[id(receipt.numerics)])
+        for receipt in receipts
     ]
 
 

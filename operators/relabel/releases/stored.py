@@ -62,7 +62,7 @@ def describe_absence(expected: int, found: int | None) -> str:
 
 
 def found_sizes(store: ObjectStore, wanted: Mapping[str, int]) -> dict[str, int]:
-    """Path -> size in bytes of the objects that exist, of those that are wanted; their sizes are one integer each."""
+    """Path -> size in bytes, of those wanted objects that exist."""
     paths = list(wanted)
     if len(paths) < LIST_FROM:
         return {

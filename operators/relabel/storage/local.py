@@ -81,10 +81,10 @@ def walk(folder: str, prefix: str) -> Iterator[ObjectInfo]:
             yield from walk(entry.path, prefix + name)
         elif not name.startswith(HIDDEN):
             try:
-                found = entry.stat()
+                status = entry.stat()
             except FileNotFoundError:
                 continue
-            yield describe(prefix + name, found)
+            yield describe(prefix + name, status)
 
 
 @contextlib.contextmanager
