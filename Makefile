@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | chaos | race | fuzz | clean. Each builds what it needs in .venv; PYTHON chooses the interpreter.
+# make demo | test | lint | bench | scale | soak | chaos | race | fuzz | clean. Each builds what it needs in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,13 +7,15 @@ PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench chaos race fuzz fuzz-tar clean
+.PHONY: help demo test lint bench scale soak chaos race fuzz fuzz-tar clean
 
 help:
 	@echo "make demo   label real photographs with real weights on this machine (about 3 minutes)"
 	@echo "make test   every test (about 15 minutes on 2 cores); make test ARGS='-k tar' for some"
 	@echo "make lint   ruff, mypy, pyright"
 	@echo "make bench  what the README's figures were measured with"
+	@echo "make scale  SHARDS=100000: time and memory of plan, resume, publish, open, verify of a store that large"
+	@echo "make soak   GB=20: peak memory and spilling of a run over so much against one over a tenth of it"
 	@echo "make chaos  RUNS=50: runs on a three-node cluster while its processes are killed at random"
 	@echo "make race   RUNS=20: two drivers at once on one store, with kills and pauses"
 	@echo "make fuzz   SEEDS=10000: as many simulated histories of several runs on one failing store"
@@ -34,6 +36,12 @@ lint: $(VENV)/.lint $(VENV)/.test
 
 bench: $(VENV)/.test
 	@$(BIN)/python tests/bench/run.py $(ARGS)
+
+scale: $(VENV)/.test
+	@SHARDS=$(or $(SHARDS),100000) S3_SHARDS=$(or $(S3_SHARDS),20000) $(BIN)/python tests/bench/run.py scale $(ARGS)
+
+soak: $(VENV)/.test
+	@GB=$(or $(GB),20) $(BIN)/python tests/bench/run.py soak $(ARGS)
 
 chaos: $(VENV)/.test
 	@PYTHONPATH=operators:. $(BIN)/python tests/chaos/chaos.py --runs $(or $(RUNS),50) --seed $(or $(SEED),0)

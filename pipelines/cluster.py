@@ -13,12 +13,14 @@ from types import ModuleType
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from relabel.digests import Json
 from relabel.errors import UsageError
 from relabel.labelers.labeler import Labeler
 from relabel.labelers.provenance import SCRIPT, digests
 
+from .fullness import failed_start
 from .recipe import ActorRange, Resources
 
 # Large activations are mmap'ed and unmapped per operation by default, which halves the rate of CPU models. Ray calls a
@@ -52,7 +54,11 @@ def connected(resources: Resources, pools: int, address: str | None, plugins: Se
     # Ray prints what it thinks of lost nodes on standard output, where our answer goes.
     with contextlib.redirect_stdout(sys.stderr):
         if address is None:
-            start_local(resources, pools, plugins)
+            try:
+                start_local(resources, pools, plugins)
+            except (OSError, RayError) as error:
+                ray.shutdown()
+                raise failed_start(error) from error
         else:
             join(address, plugins)
         try:

@@ -1,6 +1,7 @@
 """Jobs: everything that a worker must know of a run, small and picklable; and the words that stages exchange."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,7 +76,7 @@ class Job:
     def source(self) -> SourceConfig:
         return self.recipe.source
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Digest of all labels' fingerprints and of which rows are labelled from which fields."""
         return meaning_digest(self.label_fingerprints, self.selection)
@@ -84,7 +85,7 @@ class Job:
     def selection(self) -> Json:
         return selection(self.recipe.source)
 
-    @property
+    @functools.cached_property
     def label_fingerprints(self) -> dict[str, str]:
         return {labeler.label: labeler.fingerprint() for labeler in self.labelers}
 

@@ -20,7 +20,7 @@ from relabel.reasons import Reason, Status
 from relabel.releases.operators import require_source
 from relabel.releases.partitions import WHOLE, Partition
 from relabel.releases.receipts import Receipt, Receipts
-from relabel.releases.segments import Entry, read_segments
+from relabel.releases.segments import EntryColumns
 from relabel.releases.taken_back import taken_back
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
 from relabel.releases.withdrawals import read_withdrawals
@@ -161,7 +161,7 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False, partit
     numbers = version_numbers(store)
     parent = read_version(store, numbers[-1]) if numbers else None
     require_sources(store, job, parent)
-    entries = read_segments(store, parent.segments) if parent else {}
+    published = EntryColumns(store, parent.segments).tokens() if parent else {}
     changes = explain(parent, job)
     receipts = Receipts(store, job.fingerprint)
     finished = receipts.load()
@@ -171,7 +171,7 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False, partit
     for shard in shards:
         receipt = finished.receipts.get(shard.token)
         if receipt is None:
-            why = _why_not_done(shard, entries, changes)
+            why = _why_not_done(shard, published, changes)
         elif receipt.token not in present:
             why = "output lost"
         elif receipt.reason == Reason.CHANGED_SHARD:
@@ -185,13 +185,15 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False, partit
             todo.append(Todo(ShardTask(shard, finished.next_generation(shard.token)), why))
     names = {shard.name for shard in shards}
     parts = find_parts(job, store)
-    finished_folders = {without_cut(job.part_folder(token, receipt.generation)) for token, receipt in done.items()}
+    finished_folders = (
+        {without_cut(job.part_folder(token, receipt.generation)) for token, receipt in done.items()} if parts else set()
+    )
     return Plan(
         job=job,
         shards=shards,
         todo=[with_parts(job, entry, parts) for entry in todo[:limit]],
         done=done,
-        removed=[name for name in entries if name not in names],
+        removed=[name for name in published if name not in names],
         parent=parent,
         changes=changes,
         warnings=[
@@ -212,12 +214,12 @@ def require_sources(store: ObjectStore, job: Job, parent: Version | None) -> Non
         require_source(store, labeler.name, labeler.version, labeler.source, parent)
 
 
-def _why_not_done(shard: Shard, entries: Mapping[str, Entry], changes: Sequence[str]) -> str:
-    """Why a shard without a receipt must be labelled, as far as the latest release tells."""
-    entry = entries.get(shard.name)
-    if entry is None:
+def _why_not_done(shard: Shard, published: Mapping[str, str], changes: Sequence[str]) -> str:
+    """Why a shard without a receipt must be labelled, as far as the latest release (shard -> token) tells."""
+    token = published.get(shard.name)
+    if token is None:
         return "new"
-    if entry.token != shard.token:
+    if token != shard.token:
         return "changed bytes"
     return "new meaning" if changes else "receipt lost"
 
@@ -251,7 +253,7 @@ def without_cut(folder: str) -> str:
 
 def with_parts(job: Job, entry: Todo, parts: Mapping[str, Sequence[Part]]) -> Todo:
     """The same shard with the parts that are there already; none where samples of it were withdrawn, perhaps since."""
-    if job.withdrawn.keys_of(entry.task.shard.name):
+    if not parts or job.withdrawn.keys_of(entry.task.shard.name):
         return entry
     replay = entry.task.replay.name if entry.task.replay else ""
     folder = job.part_folder(entry.task.shard.token, entry.task.generation, replay)

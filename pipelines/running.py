@@ -28,6 +28,7 @@ from . import graph
 from .budget import budget_of, check_budget
 from .cluster import actor_pool, connected, require_travels
 from .coverage import Coverage
+from .fullness import out_of_room
 from .job import Job, Part
 from .leasing import IfBusy, leased
 from .loading import load, lock_path
@@ -300,6 +301,8 @@ def ray_errors() -> Iterator[None]:
         if isinstance(root, RelabelError):
             root.args = tuple(without_advice(each) for each in root.args)
             raise root from error
+        if (full := out_of_room(root)) is not None:
+            raise full from error
         what = (str(root).strip().splitlines() or [""])[0]
         raise RelabelError(
             f"the run stopped: {type(root).__name__}: {what} Finished shards are kept; run again to go on. "

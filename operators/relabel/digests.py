@@ -14,11 +14,12 @@ from .errors import StoreCorrupt
 Json = Any
 
 SAMPLE_DIGEST_BYTES = 16
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: Json) -> bytes:
     """UTF-8, sorted keys, no spaces, no NaN: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return CANONICAL.encode(value).encode()
 
 
 def sha256(data: bytes | memoryview) -> str:

@@ -12,6 +12,8 @@ actor gets. CPU seconds are the least of several turns; wall times are given apa
     tar            CPU of reading tar shards against webdataset and tarfile, by layer
     label_maps     bytes per sample and CPU of writing and reading the maps of a real network, by format and layout
     startup        a run on an empty store, split into what it waits for
+    scale          time and memory of stores of 100,000 shards (SHARDS, S3_SHARDS), only where it is named
+    soak           peak memory and spilling of a run over GB=20 against one over a tenth, only where it is named
 
 `--record` puts the table on top of RESULTS.md, with the hardware, the command and the commit.
 """
@@ -39,18 +41,24 @@ BENCHES = {
     "overhead": "overhead.py",
     "steady_state": "steady_state.py",
     "startup": "startup.py",
+    "scale": "scale.py",
+    "soak": "soak.py",
 }
+LONG = ("scale", "soak")
+"""Only where they are named."""
 MARK = "<!-- newest first -->\n"
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Measure relabel on this machine.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; default: all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; default: all but {', '.join(LONG)}"
+    )
     parser.add_argument("--record", action="store_true", help="put the table on top of RESULTS.md")
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.names) - set(BENCHES)):
         parser.error(f"expected names of {', '.join(BENCHES)}; got {', '.join(unknown)}")
-    names = options.names or list(BENCHES)
+    names = options.names or [name for name in BENCHES if name not in LONG]
     begun = time.monotonic()
     lines = [line for name in names for line in table(name, bench(name))]
     text = "\n".join([*conditions(names, time.monotonic() - begun), "", *lines])

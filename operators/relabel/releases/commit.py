@@ -7,7 +7,7 @@ ever deleted, whatever came back. One run id commits at most once.
 import dataclasses
 import datetime as dt
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ..digests import Json, digest
 from ..errors import Refused, StoreConflict, UsageError
@@ -15,7 +15,7 @@ from ..storage.objects import ObjectStore, settle
 from .collect import planned
 from .fences import Fence
 from .receipts import Receipt
-from .segments import Entry, SegmentRef, entry_of, read_segments, write_segments
+from .segments import Entry, SegmentRef, entries_of, read_segments, write_segments
 from .stored import absences
 from .versions import (
     FORMAT,
@@ -66,7 +66,8 @@ class Draft:
 
     def numerics(self) -> dict[str, Json]:
         """Digest -> numerics."""
-        return {digest(receipt.numerics): dict(receipt.numerics) for receipt in self.receipts}
+        distinct = {id(receipt.numerics): receipt.numerics for receipt in self.receipts}
+        return {digest(numerics): dict(numerics) for numerics in distinct.values()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,7 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
     for entry in sequence:
         refuse_fenced(draft, entry)
     change = plan_change(store, draft, history)
-    refuse_absent_data(store, map(entry_of, draft.receipts))
+    refuse_absent_data(store, draft.receipts)
     while True:
         proposal = propose(store, draft, change, base, newest)
         if base is not None and proposal is base:
@@ -128,7 +129,7 @@ def plan_change(store: ObjectStore, draft: Draft, history: Sequence[Version]) ->
     if parent is None and draft.parent:
         raise UsageError(f"the run was planned against version {draft.parent}, which {store.url} does not hold.")
     before = read_segments(store, parent.segments) if parent and same_meaning(parent, draft) else {}
-    wanted = {receipt.shard: entry_of(receipt) for receipt in draft.receipts}
+    wanted = {entry.shard: entry for entry in entries_of(draft.receipts)}
     written = {shard: entry for shard, entry in wanted.items() if before.get(shard) != entry}
     return Change(before, written, frozenset(draft.removed) & frozenset(before))
 
@@ -137,8 +138,8 @@ def same_meaning(version: Version, draft: Draft) -> bool:
     return version.fingerprints == draft.fingerprints
 
 
-def refuse_absent_data(store: ObjectStore, entries: Iterable[Entry]) -> None:
-    gone = absences(store, [each for entry in entries for each in entry.objects()])
+def refuse_absent_data(store: ObjectStore, receipts: Sequence[Receipt]) -> None:
+    gone = absences(store, [each for receipt in receipts for each in receipt.objects()])
     if gone:
         path, what = min(gone.items())
         raise Refused(
@@ -166,7 +167,7 @@ def propose(
 
     It follows `newest` in the sequence, which is `base` or a fence after it. Its segments are written.
     """
-    held = base_entries(store, draft, base)
+    held = base_entries(store, draft, change, base)
     refuse_conflict(change, held, draft.run_id)
     changed = [entry for shard, entry in change.written.items() if held.get(shard) != entry]
     tombstones = [Entry(shard=shard, removed=True) for shard in sorted(change.removed) if shard in held]
@@ -182,12 +183,12 @@ def propose(
     return describe(draft, base, entries, segments, newest, digest_before(store, newest))
 
 
-def base_entries(store: ObjectStore, draft: Draft, base: Version | None) -> dict[str, Entry]:
+def base_entries(store: ObjectStore, draft: Draft, change: Change, base: Version | None) -> Mapping[str, Entry]:
     """What of `base` stays; nothing where the draft's labels mean something else."""
     if base is None:
         return {}
     if same_meaning(base, draft):
-        return read_segments(store, base.segments)
+        return change.before if base.version == draft.parent else read_segments(store, base.segments)
     if base.version != draft.parent:
         raise StoreConflict(
             f"version {base.version} of {store.url} (run {base.run_id}) holds other labels and was published after run "

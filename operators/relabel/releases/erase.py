@@ -23,7 +23,7 @@ from .receipts import Receipt, Receipts
 from .redactions import Redaction, Redactions, read_redactions, write_redaction
 from .revert import numerics_of
 from .segments import SHARED, Entry, read_segments, recounted
-from .stored import Stored, found_sizes, get_checked, stored
+from .stored import Stored, absences, get_checked, stored
 from .versions import Version, read_history
 from .withdrawals import Withdrawn, read_withdrawals
 
@@ -90,7 +90,7 @@ class Eraser:
 
     def _put(self, data: bytes, suffix: str) -> Stored:
         wanted = stored(f"{FOLDER}/{sha256(data)}{suffix}", data)
-        if found_sizes(self.store, [wanted.path]).get(wanted.path) != wanted.size_bytes:
+        if absences(self.store, [wanted]):
             self.store.put(wanted.path, data)
         return wanted
 

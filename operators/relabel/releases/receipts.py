@@ -73,13 +73,14 @@ class Finished:
     damaged: Sequence[str]
     """Receipts that cannot be read, and why; their shards count as not finished, their generations as taken."""
     generations: Mapping[str, int]
-    """First 32 digits of a token -> newest generation taken."""
+    """First 32 digits of a token -> newest generation taken, where `receipts` does not say it."""
     num_loose: int
     """Receipts that are in no fold yet; each costs a request at the next load."""
 
     def next_generation(self, token: str) -> int:
         """The generation under which a shard that is to be done now is recorded."""
-        return self.generations.get(token[:32], -1) + 1
+        receipt = self.receipts.get(token)
+        return max(receipt.generation if receipt else -1, self.generations.get(token[:32], -1)) + 1
 
 
 def keys_digest(keys: Iterable[str]) -> str:
@@ -99,21 +100,25 @@ class Receipts:
 
     def load(self) -> Finished:
         """The newest receipt of every shard; reads the folds, then only what is in none of them."""
-        names = [info.path.rpartition("/")[2] for info in self.store.list(self.folder)]
+        folds: list[str] = []
+        taken: dict[str, int] = {}
+        for info in self.store.list(self.folder):
+            name = info.path.rpartition("/")[2]
+            if (found := NAME.fullmatch(name)) is not None:
+                taken[found["token"]] = max(taken.get(found["token"], -1), int(found["generation"]))
+            elif FOLD.fullmatch(name):
+                folds.append(name)
         damaged: list[str] = []
-        newest = self._read_folds([name for name in names if FOLD.fullmatch(name)], damaged)
-        loose = [found for name in names if (found := NAME.fullmatch(name)) is not None]
-        folded = {token[:32]: receipt.generation for token, receipt in newest.items()}
-        generations = dict(folded)
-        for found in loose:
-            generations[found["token"]] = max(generations.get(found["token"], -1), int(found["generation"]))
-        unread = [name for name, generation in generations.items() if folded.get(name, -1) < generation]
-        for token in [token for token in newest if generations[token[:32]] > newest[token].generation]:
-            del newest[token]
-        for receipt in in_threads(lambda name: self._read(name, generations[name], damaged), unread):
-            if receipt is not None:
-                newest[receipt.token] = receipt
-        return Finished(newest, sorted(damaged), generations, len(unread))
+        newest = self._read_folds(folds, damaged)
+        for token, receipt in list(newest.items()):
+            if taken.get(token[:32], -1) > receipt.generation:
+                del newest[token]
+            else:
+                taken.pop(token[:32], None)
+        read = in_threads(lambda name: self._read(name, taken[name], damaged), list(taken))
+        newest.update({receipt.token: receipt for receipt in read if receipt is not None})
+        unreadable = {name: taken[name] for name, receipt in zip(taken, read, strict=True) if receipt is None}
+        return Finished(newest, sorted(damaged), unreadable, len(taken))
 
     def find(self, token: str, generation: int) -> Receipt | None:
         """One receipt, where it is there and whole."""
@@ -159,8 +164,10 @@ class Receipts:
 
     def _read_folds(self, names: Sequence[str], damaged: list[str]) -> dict[str, Receipt]:
         newest: dict[str, Receipt] = {}
-        for receipts in in_threads(lambda name: self.try_fold(name, damaged), names):
-            for receipt in receipts:
+        contents = in_threads(lambda name: self._read_fold(name, damaged), names)
+        # Decoded in this thread alone: others would only wait for each other, and keep memory of their own.
+        for name, data in zip(names, contents, strict=True):
+            for receipt in self._decode_fold(name, data):
                 if receipt.token not in newest or newest[receipt.token].generation < receipt.generation:
                     newest[receipt.token] = receipt
         return newest
@@ -172,16 +179,23 @@ class Receipts:
 
     def try_fold(self, name: str, damaged: list[str]) -> list[Receipt]:
         """What a fold holds; nothing where it is damaged, which is added to `damaged`: its receipts lie singly, too."""
+        return self._decode_fold(name, self._read_fold(name, damaged))
+
+    def _decode_fold(self, name: str, data: bytes) -> list[Receipt]:
+        return decode_records(Receipt, data, self.store.full_url(f"{self.folder}/{name}")) if data else []
+
+    def _read_fold(self, name: str, damaged: list[str]) -> bytes:
+        """Empty where it is gone or damaged."""
         path = f"{self.folder}/{name}"
         try:
             data = self.store.get(path)
         except ObjectMissing as error:
             damaged.append(str(error))
-            return []
+            return b""
         if self._fold_path(data) != path:
             damaged.append(f"{self.store.full_url(path)} does not have the sha256 in its name; it was damaged.")
-            return []
-        return decode_records(Receipt, data, self.store.full_url(path))
+            return b""
+        return data
 
     def _read(self, token: str, generation: int, damaged: list[str]) -> Receipt | None:
         try:

@@ -3,14 +3,16 @@
 Equal lists give equal bytes. Fields are str, int, bool, JSON mappings or `Stored | None`; nothing else.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..digests import Json, canonical_json
@@ -53,47 +55,64 @@ def encode_records(cls: type[D], records: Sequence[D]) -> bytes:
     return sink.getvalue()
 
 
-def column_of(values: list[Any], declared: Any) -> pa.Array:
+def column_of(values: Sequence[Any], declared: Any) -> pa.Array:
     if is_mapping(declared):
-        values = [canonical_json(value).decode() for value in values]
-    elif declared == Stored | None:
-        values = [
-            None if value is None else {name: getattr(value, name) for name in STORED_TYPE.names} for value in values
-        ]
+        texts = {id(value): value for value in values}  # shared by most records
+        texts = {name: canonical_json(value).decode() for name, value in texts.items()}
+        return pa.array([texts[id(value)] for value in values], pa.string())
+    if declared == Stored | None:
+        parts = [[None if value is None else getattr(value, name) for value in values] for name in STORED_TYPE.names]
+        arrays = [pa.array(part, field.type) for part, field in zip(parts, STORED_TYPE, strict=True)]
+        absent = pa.array([value is None for value in values], pa.bool_())
+        return pa.StructArray.from_arrays(arrays, fields=list(STORED_TYPE), mask=absent)
     return pa.array(values, arrow_type(declared))
 
 
 def decode_records(cls: type[D], data: bytes, path: str) -> list[D]:
     """The records that were encoded; raises StoreCorrupt, naming `path`, where these bytes are not such a file."""
-    types = fields_of(cls)
-    try:
+    return records_of(cls, decode_table(cls, data, path), path)
+
+
+def decode_table(cls: type[Any], data: bytes, path: str) -> pa.Table:
+    """The records as columns, half as large and ten times as fast as `decode_records`; raises StoreCorrupt."""
+    with corruption(cls, path), pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
         # Half the time of `read_table`, which takes a file for a data set.
-        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-            table = file.read(use_threads=False)
-        columns = [[unpack(value) for value in table[name].to_pylist()] for name, unpack in unpackers(types).items()]
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise StoreCorrupt(f"{path} is not a list of {cls.__name__.lower()}s that relabel wrote: {error}") from error
+        return file.read(use_threads=False).select(list(fields_of(cls)))
+
+
+def records_of(cls: type[D], table: pa.Table, path: str) -> list[D]:
+    """The rows of `decode_table`. Equal texts and mappings of the repetitive fields are one object, never changed."""
+    with corruption(cls, path):
+        columns = [values_of(table[name], name, declared) for name, declared in fields_of(cls).items()]
     return [cls(*values) for values in zip(*columns, strict=True)]
 
 
-def unpackers(types: Mapping[str, Any]) -> dict[str, Callable[[Any], Any]]:
-    return {name: unpacker(declared) for name, declared in types.items()}
+@contextlib.contextmanager
+def corruption(cls: type[Any], path: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise StoreCorrupt(f"{path} is not a list of {cls.__name__.lower()}s that relabel wrote: {error}") from error
 
 
-def unpacker(declared: Any) -> Callable[[Any], Any]:
-    """From a cell to the field's value; equal JSON texts share one value, which nobody changes."""
+def values_of(column: pa.ChunkedArray, name: str, declared: Any) -> list[Any]:
+    """A column's cells as the fields' values."""
     if declared == Stored | None:
-        return to_stored
-    if not is_mapping(declared):
-        return lambda value: value
-    seen: dict[str, Json] = {}
+        parts = [plain_values(pc.struct_field(column, part)) for part in STORED_TYPE.names]
+        return [None if path is None else Stored(path, *rest) for path, *rest in zip(*parts, strict=True)]
+    if name not in REPETITIVE:
+        return plain_values(column)
+    coded = column.combine_chunks().dictionary_encode()
+    words = coded.dictionary.to_pylist()
+    words = [json.loads(word) for word in words] if is_mapping(declared) else words
+    return [words[index] for index in coded.indices.to_numpy().tolist()]
 
-    def parse(text: str) -> Json:
-        if text not in seen:
-            seen[text] = json.loads(text)
-        return seen[text]
 
-    return parse
+def plain_values(column: pa.ChunkedArray) -> list[Any]:
+    """`to_pylist`, several times as fast."""
+    if column.null_count and not pa.types.is_string(column.type):
+        return list(column.to_pylist())  # numpy has no integer that is absent
+    return list(column.to_numpy().tolist())
 
 
 def to_stored(fields: Mapping[str, Any] | None) -> Stored | None:

@@ -28,7 +28,7 @@ from .letters import read_letters
 from .recalls import find_recall, read_recalls, write_recall
 from .redactions import Redactions, read_redactions
 from .revert import revert
-from .segments import Entry, read_segments, recounted
+from .segments import Entry, EntryColumns, recounted
 from .tags import read_tag, read_tags, tag_names, write_tag
 from .versions import (
     Counts,
@@ -127,18 +127,23 @@ class Release:
     @functools.cached_property
     def entries(self) -> dict[str, Entry]:
         """Shard name -> its entry, by name; dead shards among them."""
-        return read_segments(self.objects, self.version.segments)
+        return self._columns.entries()
+
+    @functools.cached_property
+    def _columns(self) -> EntryColumns:
+        return EntryColumns(self.objects, self.version.segments)
 
     @property
     def shards(self) -> list[str]:
         """Names of all source shards in the release, dead ones among them, sorted."""
-        return list(self.entries)
+        return list(self._columns.tokens())
 
     def entry(self, shard: str) -> Entry:
         """What the release says of a shard; raises UnknownName."""
-        if shard not in self.entries:
+        entry = self._columns.find(shard)
+        if entry is None:
             raise unknown("shard", shard, self.shards)
-        return self.entries[shard]
+        return entry
 
     def table(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The label shard: one row per source sample, in order, or some of its columns.

@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..digests import digest, sha256
 from ..labels.contract import Declaration
 from ..reasons import Status
 from ..storage.objects import ObjectStore, settle
 from .receipts import Receipt
-from .records import decode_records, encode_records
+from .records import decode_table, encode_records, records_of
 from .stored import Stored, get_checked, in_threads
 
 MAX_ENTRIES = 200_000
@@ -74,8 +75,17 @@ SHARED = [field.name for field in dataclasses.fields(Entry) if field.name not in
 
 def entry_of(receipt: Receipt) -> Entry:
     """The entry that publishes a receipt; run and attempt stay behind."""
-    shared = {name: getattr(receipt, name) for name in SHARED}
-    return Entry(**shared, numerics=digest(receipt.numerics))
+    return entries_of([receipt])[0]
+
+
+def entries_of(receipts: Sequence[Receipt]) -> list[Entry]:
+    """`entry_of` of each; numerics that receipts share are digested once."""
+    numerics = {id(receipt.numerics): receipt.numerics for receipt in receipts}
+    digests = {name: digest(value) for name, value in numerics.items()}
+    return [
+        Entry(**{name: getattr(receipt, name) for name in SHARED}, numerics=digests[id(receipt.numerics)])
+        for receipt in receipts
+    ]
 
 
 def recounted(entry: Entry, rows: pa.Table) -> Entry:
@@ -108,12 +118,48 @@ def write_segment(store: ObjectStore, ordered: Sequence[Entry]) -> SegmentRef:
 
 def read_segment(store: ObjectStore, ref: SegmentRef) -> list[Entry]:
     """Raises StoreCorrupt, naming the segment, where it is gone or damaged."""
-    return decode_records(Entry, get_checked(store, ref.stored()), store.full_url(ref.path))
+    return records_of(Entry, read_columns(store, ref), store.full_url(ref.path))
+
+
+def read_columns(store: ObjectStore, ref: SegmentRef) -> pa.Table:
+    """A segment's entries as columns; raises StoreCorrupt as `read_segment` does."""
+    return decode_table(Entry, get_checked(store, ref.stored()), store.full_url(ref.path))
 
 
 def read_segments(store: ObjectStore, refs: Sequence[SegmentRef]) -> dict[str, Entry]:
     """Shard name -> its entry, by name; tombstones are applied."""
     return merge(in_threads(lambda ref: read_segment(store, ref), refs))
+
+
+class EntryColumns:
+    """A release's entries as columns: one is found by name without making a hundred thousand others."""
+
+    def __init__(self, store: ObjectStore, refs: Sequence[SegmentRef]) -> None:
+        self._tables = in_threads(lambda ref: read_columns(store, ref), refs)
+        self._urls = [store.full_url(ref.path) for ref in refs]
+
+    def find(self, shard: str) -> Entry | None:
+        """The entry of a shard that the release holds."""
+        for table, url in zip(reversed(self._tables), reversed(self._urls), strict=True):
+            row = pc.index(table["shard"], shard).as_py()
+            if row >= 0:
+                [entry] = records_of(Entry, table.slice(row, 1), url)
+                return None if entry.removed else entry
+        return None
+
+    def tokens(self) -> dict[str, str]:
+        """Shard name -> token of every shard that the release holds, by name."""
+        held: dict[str, str | None] = {}
+        for table in self._tables:
+            names, tokens, removed = (table[name].to_pylist() for name in ("shard", "token", "removed"))
+            held.update(
+                zip(names, (None if gone else token for token, gone in zip(tokens, removed, strict=True)), strict=True)
+            )
+        return {shard: token for shard in sorted(held) if (token := held[shard]) is not None}
+
+    def entries(self) -> dict[str, Entry]:
+        """All of them, by name."""
+        return merge(records_of(Entry, table, url) for table, url in zip(self._tables, self._urls, strict=True))
 
 
 def merge(lists: Iterable[Iterable[Entry]]) -> dict[str, Entry]:

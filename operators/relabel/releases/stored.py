@@ -3,7 +3,7 @@
 import concurrent.futures
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from ..digests import sha256
@@ -53,7 +53,7 @@ def get_checked(store: ObjectStore, expected: Stored) -> bytes:
 def absences(store: ObjectStore, expected: Iterable[Stored]) -> dict[str, str]:
     """Path -> what is wrong, for every object that is gone or has another size; contents are not read."""
     wanted = {each.path: each.size_bytes for each in expected}
-    sizes = found_sizes(store, list(wanted))
+    sizes = found_sizes(store, wanted)
     return {path: describe_absence(size, sizes.get(path)) for path, size in wanted.items() if sizes.get(path) != size}
 
 
@@ -61,14 +61,16 @@ def describe_absence(expected: int, found: int | None) -> str:
     return "is gone" if found is None else f"holds {found} bytes; {expected} were written"
 
 
-def found_sizes(store: ObjectStore, paths: Sequence[str]) -> dict[str, int]:
-    """Path -> size in bytes of the objects that exist."""
+def found_sizes(store: ObjectStore, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Path -> size in bytes, of those wanted objects that exist."""
+    paths = list(wanted)
     if len(paths) < LIST_FROM:
         return {
             path: size for path, size in zip(paths, in_threads(sizer(store), paths), strict=True) if size is not None
         }
-    folders = {path.partition("/")[0] for path in paths}
-    return {info.path: info.size for folder in sorted(folders) for info in store.list(folder)}
+    listed = (info for folder in sorted({path.partition("/")[0] for path in paths}) for info in store.list(folder))
+    # A listing may hold far more than is wanted, and repeats every name that is.
+    return {path: info.size for info in listed for path in [info.path] if path in wanted}
 
 
 def sizer(store: ObjectStore) -> Callable[[str], int | None]:

@@ -74,7 +74,7 @@ class Files:
                 found.update(find_glob(pattern, self.options))
         if not found:
             raise UsageError(f"no file matches source.path {', '.join(map(repr, self.given))} (looked in {self.root}).")
-        below = self.root.rstrip("/") + "/"
+        below = self.root.rstrip("/") + "/"  # found once, for it is read from all patterns
         return [Member(url.removeprefix(below), *found[url]) for url in sorted(found)]
 
     def shards(self) -> list[Shard]:
@@ -86,7 +86,8 @@ class Files:
                 f"{len(odd)} files have names that are not printable UTF-8 ({shown}), which no release can carry. "
                 "Rename them, or choose a pattern that leaves them out."
             )
-        return [Shard(member.path, join(self.root, member.path), member.size, member.etag) for member in members]
+        root = self.root
+        return [Shard(member.path, join(root, member.path), member.size, member.etag) for member in members]
 
     def _spelled_out(self, given: str) -> Iterator[str]:
         if not given.startswith("@"):
@@ -208,7 +209,7 @@ def look_local(paths: Iterable[str]) -> Found:
     found: Found = {}
     for path in paths:
         try:
-            status = Path(path).stat()
+            status = os.stat(path)  # noqa: PTH116  a Path costs as much again as the question
         except (FileNotFoundError, NotADirectoryError):
             continue
         if stat.S_ISREG(status.st_mode):

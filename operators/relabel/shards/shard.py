@@ -35,11 +35,11 @@ class Shard:
     etag: str
     """The store's ETag; mtime_ns on local disk; a digest of the members of a bucket."""
     members: tuple[Member, ...] = ()
+    token: str = dataclasses.field(init=False, compare=False, repr=False)
+    """Digest of (name, size, etag): equal while nobody has touched the shard."""
 
-    @property
-    def token(self) -> str:
-        """Digest of (name, size, etag): equal while nobody has touched the shard."""
-        return digest([self.name, self.size, self.etag])
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token", digest([self.name, self.size, self.etag]))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

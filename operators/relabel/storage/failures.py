@@ -34,6 +34,11 @@ TRANSIENT_CLASSES = frozenset(
      "ServerDisconnectedError", "ClientPayloadError"}
 )  # fmt: skip
 DENIED_CLASSES = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"})
+FULL_CODES = frozenset(
+    {"507", "InsufficientStorage", "QuotaExceeded", "QuotaExceededException", "XMinioAdminBucketQuotaExceeded",
+     "XMinioStorageFull"}
+)  # fmt: skip
+"""What S3 servers and gateways say of a full disk or a spent quota: none of these goes away by asking again."""
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 # Client libraries raise their own hierarchies; they are known only once somebody has imported them.
 CLIENT_ERRORS = (
@@ -86,7 +91,7 @@ def meaning(error: Exception, url: str) -> StorageError:
         )
     if isinstance(error, PermissionError) or code in DENIED_CODES or number == errno.EROFS:
         return AccessDenied(f"{url}: access denied ({error}). Check the credentials or permissions of this process.")
-    if number in FULL_ERRNOS:
+    if number in FULL_ERRNOS or code in FULL_CODES:
         return StorageError(f"{url}: the disk or quota is full ({error}). Free some space and run again.")
     return StorageError(f"{url}: {type(error).__name__}: {error}")
 

@@ -74,12 +74,17 @@ def walk(folder: str, prefix: str) -> Iterator[ObjectInfo]:
             entries = [(entry.name + "/" if entry.is_dir() else entry.name, entry) for entry in found]
     except (FileNotFoundError, NotADirectoryError):
         return
-    for name, entry in sorted(entries, key=lambda pair: pair[0]):
+    entries.sort(key=lambda pair: pair[0], reverse=True)
+    while entries:
+        name, entry = entries.pop()  # an entry keeps what it is asked: of very many, none is kept
         if name.endswith("/"):
             yield from walk(entry.path, prefix + name)
         elif not name.startswith(HIDDEN):
-            with contextlib.suppress(FileNotFoundError):
-                yield describe(prefix + name, entry.stat())
+            try:
+                status = entry.stat()
+            except FileNotFoundError:
+                continue
+            yield describe(prefix + name, status)
 
 
 @contextlib.contextmanager
