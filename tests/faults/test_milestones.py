@@ -180,5 +180,5 @@ def test_milestones_among_other_programs(monkeypatch: pytest.MonkeyPatch) -> Non
         complete += reads_complete(world.store)
         partial += len(read_history(world.store)) - reads_complete(world.store)
         assert not read_history(world.store)[-1].partial
-    assert partial > 8
+    assert partial > 3
     assert complete > 12
