@@ -11,8 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from relabel.digests import Json
 from relabel.errors import Refused
+from relabel.reasons import Status
 from relabel.releases.commit import commit
 from relabel.releases.letters import Record, check_reason, dead_reasons, read_letters
 from relabel.releases.receipts import Receipt, Receipts
@@ -27,12 +31,13 @@ from relabel.shards.shard import Shard
 from relabel.shards.source import open_source
 from relabel.storage.objects import ObjectStore
 
-from .job import Job, Replay, ShardTask
+from .job import Job, Part, Replay, ShardTask
 from .leasing import IfBusy, leased
 from .loading import load, lock_path
 from .plan import Plan, Todo, explain, find_parts, make_job, require_sources, with_parts
-from .running import Outcome, carry_out, draft, keep_unpublished
+from .running import Outcome, carry_out, draft
 from .stopping import StopRequest
+from .writing import read_part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +128,21 @@ def plan_replay(job: Job, release: int | str | None, reason: str | None = None) 
         else:
             done[record.token] = newest
     replayed = [shards[token] for token in (*done, *(entry.task.shard.token for entry in todo))]
-    return Plan(job, replayed, todo, done, [], parent, [], skipped, [])
+    stale = [] if version else parts_with_dead(store, parts, reason)
+    return Plan(job, replayed, todo, done, [], parent, [], skipped, stale)
+
+
+def parts_with_dead(store: ObjectStore, parts: Mapping[str, Sequence[Part]], reason: str | None) -> list[str]:
+    """Of shards that are not finished: parts that hold what is dead, which the next run would take as they are."""
+    held = [part for folder, found in parts.items() if "-only-" not in folder for part in found]
+    return [part.path for part in held if any_dead(read_part(store, part), reason)]
+
+
+def any_dead(rows: pa.Table, reason: str | None) -> bool:
+    dead = pc.equal(rows["status"], str(Status.DEAD))
+    if reason is not None:
+        dead = pc.and_(dead, pc.fill_null(pc.equal(rows["reason"], reason), False))
+    return bool(pc.any(dead, min_count=0).as_py())
 
 
 def newest_version(store: ObjectStore) -> Version | None:
@@ -193,6 +212,14 @@ def publish_repaired(
         repaired = dataclasses.replace(draft(todo, receipts, lease), coverage=parent.coverage, source=parent.source)
         release = commit(todo.job.open_store(), repaired)
     return Outcome(todo, receipts, release, seconds)
+
+
+def keep_unpublished(todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float]) -> Outcome:
+    """The receipts are durable; the next run publishes them, and labels parts with dead samples anew."""
+    store = todo.job.open_store()
+    for path in todo.leftovers:
+        store.delete(path)
+    return Outcome(todo, receipts, None, seconds)
 
 
 def summary(outcome: Outcome) -> Replayed:

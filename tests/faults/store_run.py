@@ -16,8 +16,8 @@ from pipelines.labelling import LabelStage
 from pipelines.plan import Plan, plan
 from pipelines.reading import read_parts
 from pipelines.recipe import Recipe
-from pipelines.replay import Replayed, plan_replay, publish_repaired, summary
-from pipelines.running import Outcome, keep_unpublished, publish
+from pipelines.replay import Replayed, keep_unpublished, plan_replay, publish_repaired, summary
+from pipelines.running import Outcome, publish
 from pipelines.writing import merge_shard, write_part
 from relabel import Batch, Fields, LabelContract, Labeler, Labels, Parameters, Prepared, scores
 from relabel.errors import BadSample, RelabelError
