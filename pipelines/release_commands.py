@@ -343,7 +343,7 @@ def collect_command(options: argparse.Namespace) -> int:
 def tell_plan(planned: CollectPlan, options: argparse.Namespace) -> Iterator[str]:
     if planned.objects:
         yield f"{counted(planned.objects)} are needed by nothing:"
-        yield from aligned(("  ", info.path, size(info.size)) for info in planned.objects[:SHOWN_OBJECTS])
+        yield from aligned(("  ", info.path, size(float(info.size))) for info in planned.objects[:SHOWN_OBJECTS])
         if len(planned.objects) > SHOWN_OBJECTS:
             yield f"  and {len(planned.objects) - SHOWN_OBJECTS} more (--json has all)"
     else:
@@ -359,7 +359,7 @@ def tell_plan(planned: CollectPlan, options: argparse.Namespace) -> Iterator[str
 
 
 def counted(objects: Sequence[ObjectInfo]) -> str:
-    return f"{len(objects)} objects ({size(sum(info.size for info in objects))})"
+    return f"{len(objects)} objects ({size(float(sum(info.size for info in objects)))})"
 
 
 def tell_collected(done: Collected, name: str) -> Iterator[str]:

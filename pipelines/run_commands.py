@@ -75,11 +75,11 @@ def plan_command(options: argparse.Namespace) -> int:
         emit(described)
         return 0
     say(
-        f"source    {described['shards']} shards, {size(described['bytes'])} ({job.source.path})",
+        f"source    {described['shards']} shards, {size(float(described['bytes']))} ({job.source.path})",
         f"store     {described['store']}, "
         + (f"latest release {described['latest_release']}" if described["latest_release"] else "no release yet"),
         f"done      {described['done']} shards ({described['samples_known']} samples)",
-        f"to label  {described['todo']} shards, {size(described['todo_bytes'])}"
+        f"to label  {described['todo']} shards, {size(float(described['todo_bytes']))}"
         + "".join(f"; {number} {why}" for why, number in described["why"].items()),
     )
     if described["reused_parts"]:

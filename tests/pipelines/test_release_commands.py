@@ -19,15 +19,15 @@ from relabel.digests import seal
 from relabel.errors import Refused, UsageError
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    capsys.readouterr()
+def told(capfd: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    capfd.readouterr()
     assert main([*arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
+    return json.loads(capfd.readouterr().out)
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_life_of_a_release(
-    recipe: Callable[..., dict[str, Any]], demo_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: Callable[..., dict[str, Any]], demo_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     paths = sorted(str(path) for path in demo_shards.glob("*.tar"))
     few, all_shards = (recipe(source={"path": some}) for some in (paths[:2], paths))
@@ -38,8 +38,8 @@ def test_the_life_of_a_release(
     listed = tmp_path / "keys.txt"
     listed.write_text(f'photos-000.tar\t{known}\n{{"shard": "photos-002.tar", "key": "{late}"}}\nphotos-004.tar\n')
     assert main(["withdraw", store, "--keys-file", str(listed), "--reason", "asked"]) == 2
-    assert "photos-002.tar" in capsys.readouterr().err
-    withdrawn = told(capsys, "withdraw", store, "--keys-file", str(listed), "--reason", "asked", "--ahead")
+    assert "photos-002.tar" in capfd.readouterr().err
+    withdrawn = told(capfd, "withdraw", store, "--keys-file", str(listed), "--reason", "asked", "--ahead")
     assert (withdrawn["samples"], withdrawn["shards"]) == (2, 1)
 
     # No fingerprint changes, nothing is labelled again, what is withdrawn is not labelled at all.
@@ -53,36 +53,36 @@ def test_the_life_of_a_release(
     assert (rows[late]["status"], rows[late]["reason"], rows[late]["sample_digest"]) == ("filtered", "withdrawn", None)
     assert second.release.counts.reasons["withdrawn"] == 1
 
-    difference = told(capsys, "diff", store, "1", "latest")
+    difference = told(capfd, "diff", store, "1", "latest")
     assert (difference["shards"]["added"], difference["shards"]["unchanged"]) == (2, 2)
 
     # A revert takes the two shards out; the same recipe does not bring them back by itself.
-    back = told(capsys, "revert", store, "1")
+    back = told(capfd, "revert", store, "1")
     assert (back["release"], back["same_content"]) == (3, True)
     assert main(["revert", store, "1"]) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    assert "nothing to do" in capfd.readouterr().out
     with pytest.raises(Refused, match=r"release 3 went back to 1.*of 2 shards.*--bring-back"):
         run(all_shards)
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(all_shards))
     assert main(["plan", str(file)]) == 0
-    assert "refused   2 shards (first: photos-002.tar)" in capsys.readouterr().out
+    assert "refused   2 shards (first: photos-002.tar)" in capfd.readouterr().out
     brought = run(all_shards, bring_back=True)
     assert brought.release is not None
     assert (brought.labelled, brought.release.version) == (0, 4)
     assert brought.release.content_digest == second.release.content_digest
     assert run(all_shards).release == brought.release
 
-    assert told(capsys, "recall", store, "3", "--reason", "by mistake")["latest"] == 4
-    assert told(capsys, "tag", store, "golden", "--release", "4") == {"tag": "golden", "release": 4}
-    assert [(each["tags"], each["recalled"]) for each in told(capsys, "log", store)][2:] == [
+    assert told(capfd, "recall", store, "3", "--reason", "by mistake")["latest"] == 4
+    assert told(capfd, "tag", store, "golden", "--release", "4") == {"tag": "golden", "release": 4}
+    assert [(each["tags"], each["recalled"]) for each in told(capfd, "log", store)][2:] == [
         ([], "by mistake"), (["golden"], None),
     ]  # fmt: skip
-    erased = told(capsys, "erase", store, "--apply")
+    erased = told(capfd, "erase", store, "--apply")
     assert (erased["release"], erased["deleted"], erased["redacted"]) == (5, 1, [1, 2, 3, 4])
     assert run(all_shards).release == open_release(store).version
-    assert told(capsys, "verify", store, "--release", "1", "--level", "full")["problems"] == []
-    assert told(capsys, "collect", store)["objects"] == []
+    assert told(capfd, "verify", store, "--release", "1", "--level", "full")["problems"] == []
+    assert told(capfd, "collect", store)["objects"] == []
     for command in (["log", store], ["show", store], ["diff", store, "1", "5"], ["collect", store]):
         assert main(command) == 0
 
@@ -109,9 +109,9 @@ def test_durations() -> None:
     [["--key", "x"], [], ["--shard", "a", "--keys-file", "f"], ["--keys-file", "no such file"]],
 )
 def test_what_to_withdraw_must_be_clear(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
 
     (tmp_path / "store.json").write_bytes(seal({"format": 1, "uuid": "u"}))
     assert main(["withdraw", str(tmp_path), *arguments, "--reason", "r"]) == 2
-    assert "relabel: " in capsys.readouterr().err
+    assert "relabel: " in capfd.readouterr().err
