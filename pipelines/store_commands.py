@@ -93,7 +93,7 @@ def named(tags: Mapping[str, int], number: int) -> list[str]:
 
 def show_command(options: argparse.Namespace) -> int:
     store = open_store(options)
-    release = store.release(options.release, recalled="ignore")
+    release = store.release(options.release, accept_partial=True, recalled="ignore")
     version = release.version
     tags, recall = named(store.tags(), version.version), store.recalls().get(version.version)
     if options.json:

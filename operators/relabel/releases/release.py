@@ -124,9 +124,13 @@ class Release:
         """The whole recipe, resolved."""
         return self.version.recipe
 
-    @functools.cached_property
+    @property
     def entries(self) -> dict[str, Entry]:
         """Shard name -> its entry, by name; dead shards among them."""
+        return self._entries
+
+    @functools.cached_property
+    def _entries(self) -> dict[str, Entry]:
         return self._columns.entries()
 
     @functools.cached_property
@@ -285,7 +289,7 @@ class Store:
 
     def diff(self, a: int | str, b: int | str, shards: int | None = None) -> Difference:
         """What changed from release `a` to release `b`; `shards`: read only so many of the shards that differ."""
-        before, after = (self.release(selector, recalled="ignore") for selector in (a, b))
+        before, after = (self.release(selector, accept_partial=True, recalled="ignore") for selector in (a, b))
         return diff_releases(before, after, shards)
 
     def revert(self, number: int) -> Version:
@@ -307,7 +311,7 @@ class Store:
         Returns the ids of the records.
         """
         if not ahead:
-            require_known(self.release(), samples)
+            require_known(self.release(accept_partial=True), samples)
         return write_withdrawals(self.objects, samples, reason)
 
     def withdrawn(self) -> Withdrawn:
