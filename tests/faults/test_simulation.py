@@ -52,10 +52,10 @@ def overwrite(store: ObjectStore, path: str, data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("module", "name", "wrong", "first"),
     [
-        (segments, "write_segment", put_segment, 149),
+        (segments, "write_segment", put_segment, 1174),
         (commit, "settle", trust_the_answer, 0),
         (commit, "settle", overwrite, 0),
-        (commit, "refuse_conflict", lambda change, held, run_id: None, 25),
+        (commit, "refuse_conflict", lambda change, held, run_id: None, 5),
     ],
     ids=["segment put", "conflict trusted", "version overwritten", "conflicts ignored"],
 )

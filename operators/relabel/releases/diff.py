@@ -34,7 +34,9 @@ class Side(Protocol):
     def version(self) -> Version: ...
 
     @property
-    def entries(self) -> Mapping[str, Entry]: ...
+    def shards(self) -> list[str]: ...
+
+    def entry(self, shard: str) -> Entry: ...
 
     def table(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table: ...
 
@@ -118,8 +120,9 @@ def diff(a: Side, b: Side, shards: int | None = None) -> Difference:
 
     What is withdrawn is blank on both sides and so no difference.
     """
-    fates = shard_fates(a.entries, b.entries)
-    differ = [shard for shard in (*fates["changed"],) if a.entries[shard].data and b.entries[shard].data]
+    before, after = ({shard: side.entry(shard) for shard in side.shards} for side in (a, b))
+    fates = shard_fates(before, after)
+    differ = [shard for shard in fates["changed"] if before[shard].data and after[shard].data]
     chosen = differ if shards is None or shards >= len(differ) else spread(differ, shards)
     labels = sorted(a.version.labels.keys() | b.version.labels.keys())
     how = {name: comparison(a.version.labels.get(name), b.version.labels.get(name)) for name in labels}
@@ -130,7 +133,7 @@ def diff(a: Side, b: Side, shards: int | None = None) -> Difference:
         fates,
         len(differ),
         len(chosen),
-        whole_shards(a.entries, b.entries, fates),
+        whole_shards(before, after, fates),
         how,
         {name: LabelChanges() for name in how},
     )
