@@ -174,4 +174,3 @@ def unpublish(store: str, first: int) -> None:
             filesystem.rm_file(path)
     if first == 1 and filesystem.exists(f"{root}/segments"):
         shutil.rmtree(f"{root}/segments") if is_local(store) else filesystem.rm(f"{root}/segments", recursive=True)
-
