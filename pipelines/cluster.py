@@ -20,7 +20,7 @@ from relabel.errors import UsageError
 from relabel.labelers.labeler import Labeler
 from relabel.labelers.provenance import SCRIPT, digests
 
-from .fullness import failed_start
+from .fullness import failed_start, require_room
 from .recipe import ActorRange, Resources
 
 # Large activations are mmap'ed and unmapped per operation by default, which halves the rate of CPU models. Ray calls a
@@ -54,6 +54,7 @@ def connected(resources: Resources, pools: int, address: str | None, plugins: Se
     # Ray prints what it thinks of lost nodes on standard output, where our answer goes.
     with contextlib.redirect_stdout(sys.stderr):
         if address is None:
+            require_room()
             try:
                 start_local(resources, pools, plugins)
             except (OSError, RayError) as error:

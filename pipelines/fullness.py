@@ -3,12 +3,15 @@
 import errno
 import os
 import tempfile
+from pathlib import Path
 
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
 from relabel.errors import RelabelError, StorageError
 from relabel.storage.failures import FULL_ERRNOS
 
+MIN_BYTES = 1 << 20
+"""A local Ray writes 0.2 MB before its first task. With less room it waits for half a minute, and blames the load."""
 KEPT = "Finished shards are kept; run again to go on."
 
 
@@ -30,12 +33,24 @@ def out_of_room(error: BaseException) -> StorageError | None:
     return None
 
 
+def require_room() -> None:
+    """Raises StorageError where a local Ray has no room to start."""
+    folder = next(each for each in [Path(session_folder()), *Path(session_folder()).parents] if each.is_dir())
+    found = os.statvfs(folder)
+    if found.f_bavail * found.f_frsize < MIN_BYTES:
+        raise no_room_to_start(f"{found.f_bavail * found.f_frsize} bytes are left")
+
+
 def failed_start(error: Exception) -> RelabelError:
     """What to say of a local Ray that did not start."""
     what = (str(error).strip().splitlines() or [type(error).__name__])[-1]
     if (isinstance(error, OSError) and error.errno in FULL_ERRNOS) or os.strerror(errno.ENOSPC) in str(error):
-        return StorageError(
-            f"Ray could not start, because the disk of its folder {session_folder()} is full ({what}). Free some space "
-            "there, or set RAY_TMPDIR to a folder on another disk, and run again; nothing is lost."
-        )
+        return no_room_to_start(what)
     return RelabelError(f"Ray could not start ({type(error).__name__}: {what}). (RELABEL_DEBUG=1 shows the traceback.)")
+
+
+def no_room_to_start(what: str) -> StorageError:
+    return StorageError(
+        f"Ray could not start, because the disk of its folder {session_folder()} is full ({what}). Free some space "
+        "there, or set RAY_TMPDIR to a folder on another disk, and run again; nothing is lost."
+    )

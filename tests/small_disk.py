@@ -49,6 +49,12 @@ def mount_small_disk(folder: Path, finish: Callable[[Callable[[], object]], None
     words = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=400", "none", str(folder)]
     mounted = subprocess.run(words, capture_output=True, text=True, check=False)
     if mounted.returncode:
+        folder.rmdir()
         pytest.skip(f"a small disk cannot be mounted here, which needs root: {mounted.stderr.strip()}")
-    finish(lambda: subprocess.run(["umount", "--lazy", str(folder)], check=True))
+
+    def unmount() -> None:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        folder.rmdir()
+
+    finish(unmount)
     return SmallDisk(folder)

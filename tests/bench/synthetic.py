@@ -9,7 +9,7 @@ import dataclasses
 import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,3 @@ def unpublish(store: str, first: int) -> None:
             filesystem.rm_file(path)
     if first == 1 and filesystem.exists(f"{root}/segments"):
         shutil.rmtree(f"{root}/segments") if is_local(store) else filesystem.rm(f"{root}/segments", recursive=True)
-
-
-def sizes(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number:,} {what}" for what, number in counts.items())
