@@ -69,7 +69,7 @@ def connected(resources: Resources, pools: int, address: str | None, plugins: Se
 
 
 def start_local(resources: Resources, pools: int, plugins: Sequence[str] = ()) -> None:
-    """One machine; enough logical CPUs for the actors, a reader and a writer even where cores are few."""
+    """One machine; enough logical CPUs for the actors and two readers even where cores are few."""
     needed = pools * (resources.actors.max if resources.actors else 1) * resources.threads + 2
     ray.init(
         "local",
@@ -167,7 +167,7 @@ class Pool:
 def actor_pool(resources: Resources, pools: int, shards: int) -> Pool:
     """What each of so many pools may have on the connected cluster, and no more actors than there are shards.
 
-    Raises UsageError where the cluster cannot hold the least of them beside one reader and one writer.
+    Raises UsageError where the cluster cannot hold the least of them beside one reader.
     """
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     num_gpus, num_cpus = total.get("GPU", 0.0), total.get("CPU", 0.0)
@@ -180,10 +180,10 @@ def actor_pool(resources: Resources, pools: int, shards: int) -> Pool:
             f"{pools} steps x {actors} actors x {gpus:g} GPUs need {pools * actors * gpus:g}, "
             f"the cluster has {num_gpus:g}: lower resources.actors or resources.gpus."
         )
-    needed = (0 if gpus else pools * actors * resources.threads) + 1.25
+    needed = (0 if gpus else pools * actors * resources.threads) + 1
     if needed > num_cpus:
         raise UsageError(
-            f"{pools} steps x {actors} actors x {resources.threads} threads, a reader and a writer need {needed:g} "
+            f"{pools} steps x {actors} actors x {resources.threads} threads and a reader need {needed:g} "
             f"CPUs, the cluster has {num_cpus:g}: lower resources.actors or resources.threads."
         )
     return Pool(actors, most, gpus)

@@ -1,8 +1,9 @@
-"""The graph: shards to events through Ray Data. Read and prepare on CPUs, label on actors, write, tell the driver.
+"""The graph: shards to events through Ray Data. Read and prepare on CPUs; label and write on actors; tell the driver.
 
 Rows of this graph are parts, not samples: Ray may merge and split blocks as it likes and never mixes two parts.
 """
 
+import concurrent.futures
 import contextlib
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any
@@ -24,7 +25,8 @@ from .writing import write_parts
 
 TARGET_BLOCK_BYTES = 32 << 20
 MAX_READ_TASKS = 4_000
-WRITER_CPUS = 0.25
+CALLS_IN_FLIGHT = 3
+"""Per actor: a part that is labelled, one that is written, one that is ready."""
 
 
 class RemoteLedger:
@@ -87,12 +89,24 @@ class ReadShards:
                 leave("its task was cancelled")
 
 
-class LabelActor(LabelStage):
-    """A label stage on the GPU that Ray lends to this actor, else on the CPU."""
+class LabelActor:
+    """A label stage on the GPU that Ray lends to this actor, else on the CPU; the last stage also writes.
+
+    Ray calls it from several threads. One of its own does all labelling, for torch keeps state per thread; a part is
+    written by the thread that came with it, while the next one is labelled. A stage of writers would cost one more
+    task and one more trip through the object store per part: a third of all CPU time beside decoding.
+    """
 
     def __init__(self, job: Job, index: int, ledger: RemoteLedger) -> None:
         watchdog = Watchdog(job.recipe.resources.call_seconds, ledger)
-        super().__init__(job, index, "cuda" if ray.get_gpu_ids() else "cpu", ledger, watchdog)
+        device = "cuda" if ray.get_gpu_ids() else "cpu"
+        self._job, self._writes = job, index == len(job.labelers) - 1
+        self._labelling = concurrent.futures.ThreadPoolExecutor(1, "labelling")
+        self._stage = self._labelling.submit(LabelStage, job, index, device, ledger, watchdog).result()
+
+    def __call__(self, parts: pa.Table) -> pa.Table:
+        labelled = self._labelling.submit(self._stage, parts).result()
+        return write_parts(labelled, self._job) if self._writes else labelled
 
 
 def group(tasks: Sequence[ShardTask], most: int) -> list[Sequence[ShardTask]]:
@@ -111,7 +125,9 @@ def build(job: Job, tasks: Sequence[ShardTask], pool: Pool) -> Dataset:
     resources = job.recipe.resources
     ledger = RemoteLedger()
     source = ShardDatasource(job, tasks, ledger)
-    parts = ray.data.read_datasource(source, override_num_blocks=len(source), concurrency=resources.readers, num_cpus=1)
+    parts: Dataset = ray.data.read_datasource(
+        source, override_num_blocks=len(source), concurrency=resources.readers, num_cpus=1
+    )
     for index in range(len(job.labelers)):
         parts = parts.map_batches(
             LabelActor,
@@ -119,15 +135,16 @@ def build(job: Job, tasks: Sequence[ShardTask], pool: Pool) -> Dataset:
             fn_constructor_args=(job, index, ledger),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(min_size=pool.least, max_size=pool.most, max_concurrent_calls_per_actor=2),
+            compute=ActorPoolStrategy(
+                min_size=pool.least,
+                max_size=pool.most,
+                max_concurrent_calls_per_actor=CALLS_IN_FLIGHT,
+                enable_true_multi_threading=True,
+            ),
             num_gpus=pool.gpus or None,
             num_cpus=0 if pool.gpus else resources.threads,
         )
-    write: Any = write_parts  # Ray's types know no extra arguments
-    written: Dataset = parts.map_batches(
-        write, fn_args=(job,), batch_size=None, batch_format="pyarrow", num_cpus=WRITER_CPUS
-    )
-    return written
+    return parts
 
 
 def configure() -> None:
