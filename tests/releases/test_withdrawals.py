@@ -1,6 +1,7 @@
 """Withdrawals and erasure: rows that nobody is given any more, and files that hold them no longer."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ from relabel.releases.commit import commit
 from relabel.releases.erase import erase
 from relabel.releases.receipts import Receipts
 from relabel.releases.release import Store
+from relabel.releases.revert import revert
 from relabel.releases.stored import one_request_at_a_time
 from relabel.releases.verify import verify
 from relabel.releases.versions import read_version, version_numbers
@@ -185,6 +187,21 @@ def test_withdrawn_shards_leave_the_release(opened: relabel.Store) -> None:
     opened.withdraw({"a.tar": None, "broken.tar": None}, "licence")
     with pytest.raises(Refused, match="every shard.*relabel recall"):
         opened.erase()
+
+
+def test_a_milestone_stays_partial() -> None:
+    """However many of its shards are withdrawn, and when it is published again."""
+    store = MemoryStore()
+    receipts = finish_shards(store, "run", {f"{number}.tar": "0" for number in range(9)}, "small")
+    milestone = dataclasses.replace(draft("run.m1", 0, receipts, "small"), num_source_shards=10, coverage=0.9)
+    commit(store, milestone)
+    write_withdrawals(store, {f"{number}.tar": None for number in range(6)}, "licence")
+    erased = erase(store).release
+    assert erased is not None
+    assert (erased.version, erased.counts.shards, erased.coverage, erased.partial) == (2, 3, 0.9, True)
+    kept = finish_shards(store, "night", {f"{number}.tar": "0" for number in range(6, 10)}, "small")
+    assert commit(store, draft("night", 2, kept, "small")).coverage == 1
+    assert (revert(store, 2).version, read_version(store, 4).coverage) == (4, 0.9)
 
 
 def test_nothing_is_built_on_a_recalled_release(opened: relabel.Store) -> None:

@@ -182,7 +182,8 @@ def publish(eraser: Eraser, newest: Version, recorded: Mapping[str, Receipt], ru
         parent=newest.version,
         labels=newest.labels,
         receipts=changed,
-        num_source_shards=max(1, round((len(entries) - len(removed)) / max(newest.coverage, 1e-9))),
+        num_source_shards=len(entries) - len(removed),
+        coverage=newest.coverage,  # the size of the source is not known; a milestone stays one
         removed=removed,
         selection=newest.selection,
         source=newest.source,
