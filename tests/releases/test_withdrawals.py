@@ -30,7 +30,7 @@ from relabel.releases.withdrawals import parts_of, read_withdrawals, write_withd
 from relabel.storage.objects import ObjectStore
 from relabel.testing.faults import FAULTS, Crash, Fault, FaultyStore
 from relabel.testing.memory import MemoryStore
-from relabel.testing.toy import draft, finish_shards
+from relabel.testing.toy import draft, finish_shards, token_of
 from relabel.testing.watch import WRITTEN_ONCE
 
 SHARDS = {"a.tar": 5, "b/c.tar": 4, "broken.tar": -1}
@@ -187,6 +187,24 @@ def test_withdrawn_shards_leave_the_release(opened: relabel.Store) -> None:
     opened.withdraw({"a.tar": None, "broken.tar": None}, "licence")
     with pytest.raises(Refused, match="every shard.*relabel recall"):
         opened.erase()
+
+
+def test_shards_with_equal_files_are_not_mixed_up() -> None:
+    store = MemoryStore()
+    [first] = finish_shards(store, "run", {"a.tar": "0"}, "small")
+    assert first.data is not None
+    copied = dataclasses.replace(first.data, path="data/run/b.tar.parquet")
+    store.put(copied.path, store.get(first.data.path))
+    second = dataclasses.replace(first, shard="b.tar", token=token_of("b.tar", "0"), data=copied, dead_letters=None)
+    Receipts(store, first.fingerprint).finish(second)
+    commit(store, draft("run", 0, [first, second], "small"))
+    write_withdrawals(store, dict.fromkeys(("a.tar", "b.tar"), ["a.tar-2"]), "asked")
+    erase(store, apply=True)
+    entries = Store(store).release().entries
+    assert {shard: entry.token for shard, entry in entries.items()} == {"a.tar": first.token, "b.tar": second.token}
+    assert [entry.dead_letters for entry in entries.values()] == [first.dead_letters, None]
+    assert entries["a.tar"].outcome == entries["b.tar"].outcome
+    assert verify(store, 2, "full").problems == []
 
 
 def test_a_milestone_stays_partial() -> None:

@@ -28,7 +28,7 @@ from .versions import Version, read_history
 from .withdrawals import Withdrawn, read_withdrawals
 
 FOLDER = "data/erased"
-"""Files written anew are named by their content: an erasure that is repeated finds those of the first try."""
+"""Files written anew are named by shard and content: an erasure that is repeated finds those of the first try."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,18 +56,18 @@ class Eraser:
         self.redactions: Redactions = read_redactions(store)
         self.made: dict[str, Redaction] = {}
         """Path of an old file -> what stands for it."""
-        self._entries: dict[str, Entry | None] = {}
-        """Path of a label shard -> an entry with what stands for it; None where nothing has to be erased."""
+        self._entries: dict[tuple[str, str], Entry | None] = {}
+        """Token of a shard and path of its label shard -> an entry with what stands for it; None where nothing has to be erased."""
 
     def rewrite(self, entry: Entry) -> Entry | None:
         """The entry that stands for this one without withdrawn rows; None where its files hold none."""
         if entry.data is None or not self.withdrawn.concerns(entry, self.redactions.blanked(entry.data)):
             return None
-        path = entry.data.path
-        if path not in self._entries:
+        known = entry.token, entry.data.path
+        if known not in self._entries:
             lying = self.redactions.current(entry.data)
-            self._entries[path] = None if lying is None else self._without(entry, lying)
-        made = self._entries[path]
+            self._entries[known] = None if lying is None else self._without(entry, lying)
+        made = self._entries[known]
         if made is None:
             return None
         fields = ("data", "dead_letters", "ok", "dead", "filtered", "reasons")
@@ -82,25 +82,25 @@ class Eraser:
             return None
         table = self.withdrawn.blank(entry.shard, table)
         after = recounted(entry, table)
-        data = self._put(encode_label_shard(table), ".parquet")
+        data = self._put(entry, encode_label_shard(table), ".parquet")
         self.made[lying.path] = Redaction(lying.path, data, after.reasons[Reason.WITHDRAWN])
         held = None if entry.dead_letters is None else self.redactions.current(entry.dead_letters)
-        letters = held if held is None else self._letters_without(entry.shard, held)
+        letters = held if held is None else self._letters_without(entry, held)
         return dataclasses.replace(after, data=data, dead_letters=letters)
 
-    def _put(self, data: bytes, suffix: str) -> Stored:
-        wanted = stored(f"{FOLDER}/{sha256(data)}{suffix}", data)
+    def _put(self, entry: Entry, data: bytes, suffix: str) -> Stored:
+        wanted = stored(f"{FOLDER}/{entry.token[:32]}-{sha256(data)}{suffix}", data)
         if absences(self.store, [wanted]):
             self.store.put(wanted.path, data)
         return wanted
 
-    def _letters_without(self, shard: str, held: Stored) -> Stored | None:
+    def _letters_without(self, entry: Entry, held: Stored) -> Stored | None:
         """The dead letters of samples that are not withdrawn; as they lie where none is."""
         lines = get_checked(self.store, held).splitlines(keepends=True)
-        kept = [line for line in lines if not self.withdrawn.holds(shard, json.loads(line)["key"])]
+        kept = [line for line in lines if not self.withdrawn.holds(entry.shard, json.loads(line)["key"])]
         if len(kept) == len(lines):
             return held
-        letters = self._put(b"".join(kept), ".dead.jsonl") if kept else None
+        letters = self._put(entry, b"".join(kept), ".dead.jsonl") if kept else None
         self.made[held.path] = Redaction(held.path, letters, 0)
         return letters
 
