@@ -20,6 +20,7 @@ from relabel.errors import (
 )
 from relabel.releases.commit import commit
 from relabel.releases.erase import erase
+from relabel.releases.reachable import unreachable
 from relabel.releases.receipts import Receipts
 from relabel.releases.release import Store
 from relabel.releases.revert import revert
@@ -30,7 +31,7 @@ from relabel.releases.withdrawals import parts_of, read_withdrawals, write_withd
 from relabel.storage.objects import ObjectStore
 from relabel.testing.faults import FAULTS, Crash, Fault, FaultyStore
 from relabel.testing.memory import MemoryStore
-from relabel.testing.toy import draft, finish_shards, token_of
+from relabel.testing.toy import draft, finish_shards, label, token_of
 from relabel.testing.watch import WRITTEN_ONCE
 
 SHARDS = {"a.tar": 5, "b/c.tar": 4, "broken.tar": -1}
@@ -204,6 +205,20 @@ def test_shards_with_equal_files_are_not_mixed_up() -> None:
     assert {shard: entry.token for shard, entry in entries.items()} == {"a.tar": first.token, "b.tar": second.token}
     assert [entry.dead_letters for entry in entries.values()] == [first.dead_letters, None]
     assert entries["a.tar"].outcome == entries["b.tar"].outcome
+    assert verify(store, 2, "full").problems == []
+
+
+def test_what_was_never_published_is_erased() -> None:
+    """Files that only an older receipt names: its shard was labelled again before anything was published."""
+    store = MemoryStore()
+    older = label(store, "night", "a.tar", "0", "small")
+    newest = label(store, "replay", "a.tar", "0", "small", generation=1)
+    commit(store, draft("replay", 0, [newest], "small"))
+    write_withdrawals(store, {"a.tar": ["a.tar-1", "a.tar-2"]}, "asked")
+    assert erase(store, apply=True).deleted == 4
+    assert older.data is not None and older.dead_letters is not None
+    assert not store.exists(older.data.path) and not store.exists(older.dead_letters.path)
+    assert unreachable(store) == {}
     assert verify(store, 2, "full").problems == []
 
 

@@ -17,7 +17,7 @@ from ..labels.shard_file import decode_label_shard, encode_label_shard
 from ..reasons import Reason
 from ..storage.objects import ObjectStore
 from .commit import Draft, commit
-from .reachable import RECEIPT
+from .reachable import every_receipt, receipt_names
 from .recalls import find_recall
 from .receipts import Receipt, Receipts
 from .redactions import Redaction, Redactions, read_redactions, write_redaction
@@ -139,12 +139,15 @@ def erase(store: ObjectStore, apply: bool = False) -> Erased:
 def rewrite_receipts(eraser: Eraser, run_id: str) -> dict[str, Receipt]:
     """The newest receipts of all fingerprints name files without withdrawn rows afterwards.
 
-    Returns those that do by the path of their label shard.
+    Files of older receipts are rewritten, too: some were never published. Returns those that name rewritten files by
+    the path of their label shard.
     """
     erased: dict[str, Receipt] = {}
-    listed = [found["folder"] for info in eraser.store.list("receipts") if (found := RECEIPT.fullmatch(info.path))]
-    for folder in dict.fromkeys(listed):
-        finished = Receipts(eraser.store, folder).load()
+    for folder, names in receipt_names(eraser.store).items():
+        receipts = Receipts(eraser.store, folder)
+        for receipt in every_receipt(receipts, names, receipts.find):
+            eraser.rewrite(as_entry(receipt))
+        finished = receipts.load()
         for token, receipt in finished.receipts.items():
             counts = receipt
             if (entry := eraser.rewrite(as_entry(receipt))) is not None:

@@ -6,11 +6,11 @@ nothing counts as garbage. Only rooms whose contents are known are looked at.
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import ObjectMissing, Refused, StoreCorrupt
 from ..storage.objects import ObjectInfo, ObjectStore
-from .receipts import FOLD, NAME, Receipts
+from .receipts import FOLD, NAME, Receipt, Receipts
 from .redactions import read_redactions
 from .segments import SegmentRef, read_segment
 from .stored import in_threads
@@ -60,10 +60,8 @@ def unreachable(store: ObjectStore) -> dict[str, ObjectInfo]:
 def reachable(store: ObjectStore) -> Reachable:
     redactions = read_redactions(store)
     paths = {each.now.path for each in redactions.by_path.values() if each.now is not None}
-    listed = [found for info in store.list("receipts") if (found := RECEIPT.fullmatch(info.path))]
     generations: dict[tuple[str, str], int] = {}
-    for folder in dict.fromkeys(found["folder"] for found in listed):
-        names = [found["name"] for found in listed if found["folder"] == folder]
+    for folder, names in receipt_names(store).items():
         paths |= of_receipts(store, folder, names, generations)
     refs = {segment.path: segment for version in read_history(store) for segment in version.segments}
     for each in in_threads(lambda ref: of_segment(store, ref), list(refs.values())):
@@ -79,19 +77,35 @@ def of_segment(store: ObjectStore, ref: SegmentRef) -> set[str]:
 def of_receipts(
     store: ObjectStore, folder: str, names: Sequence[str], generations: dict[tuple[str, str], int]
 ) -> set[str]:
-    """What all receipts of one fingerprint name, whatever its generation; what is in a fold is read there."""
+    """What all receipts of one fingerprint name, whatever its generation."""
     receipts = Receipts(store, folder)
     paths: set[str] = set()
-    read: set[tuple[str, int]] = set()
-    for name in filter(FOLD.fullmatch, names):
-        # A damaged one (its writer died) is passed over: what it holds lies there singly, too.
-        for receipt in receipts.try_fold(name, []):
-            read.add((receipt.token[:32], receipt.generation))
-            paths |= {each.path for each in receipt.objects()}
-    singles = [(found["token"], int(found["generation"])) for name in names if (found := NAME.fullmatch(name))]
-    for token, generation in (*singles, *read):
-        generations[folder, token] = max(generation, generations.get((folder, token), -1))
-    loose = [single for single in singles if single not in read]
-    for receipt in in_threads(lambda single: receipts.read(*single), loose):
+    for receipt in every_receipt(receipts, names, receipts.read):
+        shard = folder, receipt.token[:32]
+        generations[shard] = max(receipt.generation, generations.get(shard, -1))
         paths |= {each.path for each in receipt.objects()}
     return paths
+
+
+def every_receipt(
+    receipts: Receipts, names: Sequence[str], read: Callable[[str, int], Receipt | None]
+) -> list[Receipt]:
+    """Of one fingerprint and every generation; `names` lie in its folder, and what is in a fold is read there.
+
+    `read` says what becomes of a single one that is damaged: it raises, or gives None.
+    """
+    # A damaged fold (its writer died) is passed over: what it holds lies there singly, too.
+    folded = [receipt for name in names if FOLD.fullmatch(name) for receipt in receipts.try_fold(name, [])]
+    known = {(receipt.token[:32], receipt.generation): receipt for receipt in folded}
+    singles = [(found["token"], int(found["generation"])) for name in names if (found := NAME.fullmatch(name))]
+    loose = in_threads(lambda single: read(*single), [single for single in singles if single not in known])
+    return [*known.values(), *(receipt for receipt in loose if receipt is not None)]
+
+
+def receipt_names(store: ObjectStore) -> dict[str, list[str]]:
+    """Folder of a fingerprint -> what lies in it."""
+    names: dict[str, list[str]] = {}
+    for info in store.list("receipts"):
+        if found := RECEIPT.fullmatch(info.path):
+            names.setdefault(found["folder"], []).append(found["name"])
+    return names
