@@ -81,7 +81,7 @@ def declare_erase(add: Add, name: str) -> None:
 
 
 def declare_collect(add: Add, name: str) -> None:
-    sub = add(name, collect_command, "find what no release, receipt or unfinished run needs; delete it a grace later")
+    sub = add(name, collect_command, "find what no release, receipt or run at work needs; delete it a grace later")
     add_store(sub)
     step = sub.add_mutually_exclusive_group()
     step.add_argument("--apply", metavar="PLAN", help="delete what this plan names and is still not needed")

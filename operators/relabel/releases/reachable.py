@@ -1,4 +1,4 @@
-"""Reachable: which objects of a store are needed, by a release, a receipt or a run that is not finished.
+"""Reachable: which objects of a store are needed, by a release, a receipt or a run that is at work.
 
 Nothing is guessed: where a version, a segment, a receipt or a redaction cannot be read, what it needs is unknown, and
 nothing counts as garbage. Only rooms whose contents are known are looked at.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import ObjectMissing, Refused, StoreCorrupt
 from ..storage.objects import ObjectInfo, ObjectStore
+from .leases import holders
 from .receipts import FOLD, NAME, Receipt, Receipts
 from .redactions import read_redactions
 from .segments import SegmentRef, read_segment
@@ -19,7 +20,9 @@ from .versions import read_history
 ROOMS = ("data", "segments", "parts", "doctor")
 """Where garbage may lie; what decides, and what people wrote, is never looked at."""
 RECEIPT = re.compile(r"receipts/(?P<folder>[^/]+)/(?P<name>[^/]+)")
-PART = re.compile(r"parts/(?P<folder>[^/]+)/(?P<token>[0-9a-f]{32})-g(?P<generation>\d{4,})-by\d+/[^/]+")
+PART = re.compile(
+    r"parts/(?P<folder>[^/]+)/(?P<token>[0-9a-f]{32})-g(?P<generation>\d{4,})-by\d+(-only-[0-9a-f]{16})?/[^/]+"
+)
 
 Generations = Mapping[tuple[str, str], int]
 """(receipts folder, first 32 digits of a token) -> newest generation that is recorded."""
@@ -31,12 +34,18 @@ class Reachable:
 
     paths: frozenset[str]
     generations: Generations
+    at_work: bool
+    """Whether a run holds a lease that has not expired."""
 
     def needs(self, path: str) -> bool:
-        """A part is needed until its shard has a receipt of its generation or a later one."""
+        """A part is needed while a run is at work and its shard has no receipt of its generation or a later one.
+
+        Where none is, the parts of one that may go on are protected by the grace alone.
+        """
         part = PART.fullmatch(path)
         if part is not None:
-            return self.generations.get((part["folder"], part["token"]), -1) < int(part["generation"])
+            done = self.generations.get((part["folder"], part["token"]), -1)
+            return self.at_work and done < int(part["generation"])
         return path in self.paths or path.startswith("parts/")
 
 
@@ -66,7 +75,8 @@ def reachable(store: ObjectStore) -> Reachable:
     refs = {segment.path: segment for version in read_history(store) for segment in version.segments}
     for each in in_threads(lambda ref: of_segment(store, ref), list(refs.values())):
         paths |= each
-    return Reachable(frozenset(paths | refs.keys()), generations)
+    at_work = any(not holder.expired for holder in holders(store))
+    return Reachable(frozenset(paths | refs.keys()), generations, at_work)
 
 
 def of_segment(store: ObjectStore, ref: SegmentRef) -> set[str]:
