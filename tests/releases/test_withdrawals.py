@@ -91,6 +91,21 @@ def test_an_open_release_looks_again(opened: relabel.Store) -> None:
         release.get("a.tar", "a.tar-2")
 
 
+def test_an_open_release_survives_an_erasure(opened: relabel.Store) -> None:
+    """A training job at work: the file that it knew is deleted between two reads."""
+    release = opened.release(2)
+    assert states(release, "b/c.tar") == ["filtered where", "dead corrupt_image", "ok", "ok"]
+    opened.withdraw({"a.tar": ["a.tar-1", "a.tar-2"]}, "asked")
+    opened.erase(apply=True)
+    assert states(release, "a.tar") == ["filtered where", "filtered withdrawn", "filtered withdrawn", "ok", "ok"]
+    assert {letter["shard"] for letter in release.dead_letters()} == {"b/c.tar", "broken.tar"}
+    erased = opened.release().entry("a.tar").data
+    assert erased is not None
+    opened.objects.delete(erased.path)
+    with pytest.raises(StoreCorrupt, match=rf"{erased.path} is gone"):
+        release.table("a.tar")
+
+
 def test_plain_files_are_refused_until_they_are_erased(opened: relabel.Store) -> None:
     opened.withdraw({"a.tar": ["a.tar-2"]}, "asked")
     with pytest.raises(Refused, match=r"still hold withdrawn rows.*'a\.tar'.*relabel erase"):
