@@ -205,6 +205,18 @@ def test_withdrawn_shards_leave_the_release(opened: relabel.Store) -> None:
         opened.erase()
 
 
+def test_damage_to_what_stands_for_a_file_is_found(opened: relabel.Store) -> None:
+    opened.withdraw({"a.tar": ["a.tar-1"]}, "asked")
+    opened.erase(apply=True)
+    entry = opened.release().entry("a.tar")
+    assert entry.data is not None
+    data = opened.objects.get(entry.data.path)
+    opened.objects.put(entry.data.path, bytes([*data[:-1], data[-1] ^ 1]))
+    for number in (1, 2):
+        [problem] = verify(opened.objects, number, "full").problems
+        assert (problem.object, "sha256" in problem.what) == (entry.data.path, True)
+
+
 def test_shards_with_equal_files_are_not_mixed_up() -> None:
     store = MemoryStore()
     [first] = finish_shards(store, "run", {"a.tar": "0"}, "small")
