@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import relabel
-from relabel.digests import digest
 from relabel.errors import (
     BadSample,
     Refused,
@@ -31,7 +30,7 @@ from relabel.releases.withdrawals import parts_of, read_withdrawals, write_withd
 from relabel.storage.objects import ObjectStore
 from relabel.testing.faults import FAULTS, Crash, Fault, FaultyStore
 from relabel.testing.memory import MemoryStore
-from relabel.testing.toy import draft, finish_shards, label, token_of
+from relabel.testing.toy import draft, finish_shards, label, meaning, token_of
 from relabel.testing.watch import WRITTEN_ONCE
 
 SHARDS = {"a.tar": 5, "b/c.tar": 4, "broken.tar": -1}
@@ -298,7 +297,7 @@ def test_every_operation_fails_in_every_way(fault: Fault) -> None:
             changed = [each for each in store.changes if each.before and WRITTEN_ONCE.fullmatch(each.path)]
             assert [each.path for each in changed if each.after != each.before] == []
             newest = read_version(store, 2)
-            loaded = Receipts(store, digest("small")).load().receipts.values()
+            loaded = Receipts(store, meaning("small")).load().receipts.values()
             assert {receipt.data for receipt in loaded} == {
                 entry.data for entry in Store(store).release().entries.values()
             }
