@@ -24,6 +24,7 @@ from relabel.releases.receipts import Receipts
 from relabel.releases.release import Store
 from relabel.releases.revert import revert
 from relabel.releases.stored import one_request_at_a_time
+from relabel.releases.unpublished import unpublished
 from relabel.releases.verify import verify
 from relabel.releases.versions import read_version, version_numbers
 from relabel.releases.withdrawals import parts_of, read_withdrawals, write_withdrawals
@@ -214,6 +215,19 @@ def test_damage_to_what_stands_for_a_file_is_found(opened: relabel.Store) -> Non
     for number in (1, 2):
         [problem] = verify(opened.objects, number, "full").problems
         assert (problem.object, "sha256" in problem.what) == (entry.data.path, True)
+
+
+def test_what_an_erasure_wrote_is_no_open_work(opened: relabel.Store, make_job: Callable) -> None:
+    """Of a teacher that is not the newest's the erased files are in no release, but stand for published ones."""
+    make_job(SHARDS, run_id="large", teacher="large").run()
+    opened.withdraw({"a.tar": ["a.tar-2"]}, "asked")
+    opened.erase(apply=True)
+    assert unpublished(opened.objects) == {}
+    late = make_job({**SHARDS, "d.tar": 4}, run_id="late")
+    late.finish_all()
+    assert {name: [each.shard for each in found] for name, found in unpublished(opened.objects).items()} == {
+        late.meaning[:16]: ["d.tar"]
+    }
 
 
 def test_shards_with_equal_files_are_not_mixed_up() -> None:
