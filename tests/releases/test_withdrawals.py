@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 
 import pyarrow.parquet as pq
@@ -29,7 +30,7 @@ from relabel.releases.verify import verify
 from relabel.releases.versions import read_version, version_numbers
 from relabel.releases.withdrawals import parts_of, read_withdrawals, write_withdrawals
 from relabel.storage.objects import ObjectStore
-from relabel.testing.faults import FAULTS, Crash, Fault, FaultyStore
+from relabel.testing.faults import FAULTS, Crash, Fault, FaultyStore, OperatedStore, Operation
 from relabel.testing.memory import MemoryStore
 from relabel.testing.toy import draft, finish_shards, label, meaning, token_of
 from relabel.testing.watch import WRITTEN_ONCE
@@ -239,7 +240,7 @@ def test_shards_with_equal_files_are_not_mixed_up() -> None:
     second = dataclasses.replace(first, shard="b.tar", token=token_of("b.tar", "0"), data=copied, dead_letters=None)
     Receipts(store, first.fingerprint).finish(second)
     commit(store, draft("run", 0, [first, second], "small"))
-    write_withdrawals(store, dict.fromkeys(("a.tar", "b.tar"), ["a.tar-2"]), "asked")
+    write_withdrawals(store, {"a.tar": ["a.tar-2"], "b.tar": ["a.tar-2"]}, "asked")
     erase(store, apply=True)
     entries = Store(store).release().entries
     assert {shard: entry.token for shard, entry in entries.items()} == {"a.tar": first.token, "b.tar": second.token}
@@ -256,10 +257,35 @@ def test_what_was_never_published_is_erased() -> None:
     commit(store, draft("replay", 0, [newest], "small"))
     write_withdrawals(store, {"a.tar": ["a.tar-1", "a.tar-2"]}, "asked")
     assert erase(store, apply=True).deleted == 4
-    assert older.data is not None and older.dead_letters is not None
-    assert not store.exists(older.data.path) and not store.exists(older.dead_letters.path)
+    assert [each.path for each in older.objects() if store.exists(each.path)] == []
     assert unreachable(store) == {}
     assert verify(store, 2, "full").problems == []
+
+
+class Reads(OperatedStore):
+    """Counts what is read of each object."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        super().__init__(inner)
+        self.counts: Counter[str] = Counter()
+
+    def operate(self, operation: Operation) -> object:
+        self.counts[f"{operation.kind} {operation.path}"] += 1
+        return super().operate(operation)
+
+
+def test_an_erasure_reads_segments_once_however_many_releases_share_them() -> None:
+    store = MemoryStore()
+    shards = [f"{number}.tar" for number in range(6)]
+    for number in range(len(shards)):
+        receipts = finish_shards(store, f"run-{number}", dict.fromkeys(shards[: number + 1], "0"), "small")
+        commit(store, draft(f"run-{number}", number, receipts, "small"))
+    write_withdrawals(store, {"1.tar": ["1.tar-2"]}, "asked")
+    reads = Reads(store)
+    assert erase(reads).redacted == (2, 3, 4, 5, 6)
+    segments = {name: count for name, count in reads.counts.items() if name.startswith("get segments/")}
+    assert len(segments) == len(shards)
+    assert sum(segments.values()) <= 3 * len(shards)  # for the newest release, for all of them, and by the commit
 
 
 def test_a_milestone_stays_partial() -> None:

@@ -7,7 +7,7 @@ then, and only where it is asked for, the old files are deleted. Any step may be
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow.compute as pc
 
@@ -22,8 +22,8 @@ from .recalls import find_recall
 from .receipts import Receipt, Receipts
 from .redactions import Redaction, Redactions, read_redactions, write_redaction
 from .revert import numerics_of
-from .segments import SHARED, Entry, read_segments, recounted
-from .stored import Stored, absences, get_checked, stored
+from .segments import SHARED, Entry, merge, read_segment, read_segments, recounted
+from .stored import Stored, absences, get_checked, in_threads, stored
 from .versions import Version, read_history
 from .withdrawals import Withdrawn, read_withdrawals
 
@@ -57,7 +57,12 @@ class Eraser:
         self.made: dict[str, Redaction] = {}
         """Path of an old file -> what stands for it."""
         self._entries: dict[tuple[str, str], Entry | None] = {}
-        """Token of a shard and path of its label shard -> an entry with what stands for it; None where nothing has to be erased."""
+        """Token of a shard and path of its label shard -> an entry with what stands for it; None where nothing has to
+        be erased."""
+
+    def replaced(self, path: str) -> bool:
+        """Whether something stands for a file, by now or since an earlier erasure."""
+        return path in self.made or path in self.redactions.by_path
 
     def rewrite(self, entry: Entry) -> Entry | None:
         """The entry that stands for this one without withdrawn rows; None where its files hold none."""
@@ -125,15 +130,13 @@ def erase(store: ObjectStore, apply: bool = False) -> Erased:
     run_id = f"erase-on-v{newest.version if newest else 0}"
     receipts = rewrite_receipts(eraser, run_id)
     release = publish(eraser, newest, receipts, run_id) if newest is not None else None
-    releases = named(eraser, history)
+    releases = redacted(eraser, history)
     if eraser.made:
         write_redaction(store, list(eraser.made.values()), release.version if release else 0)
     old = [path for path in {**eraser.redactions.by_path, **eraser.made} if store.exists(path)]
     for path in old if apply else ():
         store.delete(path)
-    redacted = {**eraser.redactions.by_path, **eraser.made}
-    numbers = tuple(number for number, paths in releases.items() if paths & redacted.keys())
-    return Erased(release, len(eraser.made), () if apply else tuple(sorted(old)), len(old) if apply else 0, numbers)
+    return Erased(release, len(eraser.made), () if apply else tuple(sorted(old)), len(old) if apply else 0, releases)
 
 
 def rewrite_receipts(eraser: Eraser, run_id: str) -> dict[str, Receipt]:
@@ -195,16 +198,21 @@ def publish(eraser: Eraser, newest: Version, recorded: Mapping[str, Receipt], ru
     return commit(eraser.store, draft)
 
 
-def named(eraser: Eraser, history: Sequence[Version]) -> dict[int, set[str]]:
-    """Release -> the paths that it names; rewrites what only an older release holds."""
-    paths: dict[int, set[str]] = {}
+def redacted(eraser: Eraser, history: Sequence[Version]) -> tuple[int, ...]:
+    """Releases that name an old file; rewrites what only an older release holds.
+
+    Releases share segments: each is read once, and kept as long as the next release has it, too.
+    """
+    numbers = []
+    held: dict[str, list[Entry]] = {}
     for version in history:
-        entries = read_segments(eraser.store, version.segments)
-        for entry in entries.values():
+        fresh = [ref for ref in version.segments if ref.path not in held]
+        read = in_threads(lambda ref: read_segment(eraser.store, ref), fresh)
+        held |= dict(zip([ref.path for ref in fresh], read, strict=True))
+        held = {ref.path: held[ref.path] for ref in version.segments}
+        entries = merge(held.values()).values()
+        for entry in entries:
             eraser.rewrite(entry)
-        paths[version.version] = paths_of(entries.values())
-    return paths
-
-
-def paths_of(entries: Iterable[Entry]) -> set[str]:
-    return {each.path for entry in entries for each in entry.objects()}
+        if any(eraser.replaced(each.path) for entry in entries for each in entry.objects()):
+            numbers.append(version.version)
+    return tuple(numbers)
