@@ -308,9 +308,9 @@ def erase_command(options: argparse.Namespace) -> int:
         told = dataclasses.asdict(dataclasses.replace(erased, release=None))
         emit({**told, "release": erased.release.version if erased.release else None})
         return 0
-    number = erased.release.version if erased.release else None
+    held = f"release {erased.release.version} of" if erased.release else "nothing is published; what is finished in"
     say(
-        f"release {number} of {store.url} holds no label of a withdrawn sample"
+        f"{held} {store.url} holds no label of a withdrawn sample"
         + (f"; {erased.rewritten} files were written anew" if erased.rewritten else "; nothing was left to erase")
     )
     if erased.redacted:
