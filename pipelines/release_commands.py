@@ -81,7 +81,7 @@ def declare_erase(add: Add, name: str) -> None:
 
 
 def declare_collect(add: Add, name: str) -> None:
-    sub = add(name, collect_command, "find what no release, receipt or unfinished run needs; delete it a grace later")
+    sub = add(name, collect_command, "find what no release, receipt or run at work needs; delete it a grace later")
     add_store(sub)
     step = sub.add_mutually_exclusive_group()
     step.add_argument("--apply", metavar="PLAN", help="delete what this plan names and is still not needed")
@@ -308,9 +308,9 @@ def erase_command(options: argparse.Namespace) -> int:
         told = dataclasses.asdict(dataclasses.replace(erased, release=None))
         emit({**told, "release": erased.release.version if erased.release else None})
         return 0
-    number = erased.release.version if erased.release else None
+    held = f"release {erased.release.version} of" if erased.release else "nothing is published; what is finished in"
     say(
-        f"release {number} of {store.url} holds no label of a withdrawn sample"
+        f"{held} {store.url} holds no label of a withdrawn sample"
         + (f"; {erased.rewritten} files were written anew" if erased.rewritten else "; nothing was left to erase")
     )
     if erased.redacted:

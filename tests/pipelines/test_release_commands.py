@@ -17,6 +17,10 @@ from pipelines.plan import make_job, plan
 from pipelines.release_commands import from_lines, seconds
 from relabel.digests import seal
 from relabel.errors import Refused, UsageError
+from relabel.releases.versions import ensure_store
+from relabel.releases.withdrawals import write_withdrawals
+from relabel.storage.opening import open_store
+from relabel.testing.toy import finish_shards
 
 
 def told(capfd: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -115,3 +119,16 @@ def test_what_to_withdraw_must_be_clear(
     (tmp_path / "store.json").write_bytes(seal({"format": 1, "uuid": "u"}))
     assert main(["withdraw", str(tmp_path), *arguments, "--reason", "r"]) == 2
     assert "relabel: " in capfd.readouterr().err
+
+
+def test_an_erasure_where_nothing_is_published(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of a run that was stopped: the message names no release, and what is finished is erased all the same."""
+    objects = open_store(str(tmp_path / "store"))
+    ensure_store(objects, "0" * 32)
+    finish_shards(objects, "night", {"a.tar": "0"}, "small")
+    write_withdrawals(objects, {"a.tar": ["a.tar-2"]}, "asked")
+    assert main(["erase", str(tmp_path / "store"), "--apply"]) == 0
+    out = capfd.readouterr().out
+    assert f"nothing is published; what is finished in {objects.url} holds no label of a withdrawn sample" in out
+    assert "None" not in out
+    assert "deleted: 1 old files" in out

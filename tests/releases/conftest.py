@@ -16,7 +16,7 @@ from relabel.labels.shard_file import encode_label_shard, label_schema, label_ta
 from relabel.releases.commit import Draft, commit
 from relabel.releases.receipts import Receipt, Receipts, keys_digest
 from relabel.releases.stored import stored
-from relabel.releases.versions import LabelIdentity, Version, version_numbers
+from relabel.releases.versions import LabelIdentity, Version, meaning_digest, version_numbers
 from relabel.storage.objects import ObjectStore
 from relabel.storage.opening import open_store
 
@@ -60,7 +60,11 @@ class Job:
 
     @property
     def receipts(self) -> Receipts:
-        return Receipts(self.store, digest(self.teacher))
+        return Receipts(self.store, self.meaning)
+
+    @property
+    def meaning(self) -> str:
+        return meaning_digest({"label_map": digest(self.teacher)}, None)
 
     def token(self, shard: str) -> str:
         return digest([shard, 100, self.etags.get(shard, "etag")])
@@ -70,7 +74,7 @@ class Job:
         rows, attempt = self.shards[shard], uuid.uuid4().hex
         common = {
             "shard": shard, "size": 100, "etag": self.etags.get(shard, "etag"), "token": self.token(shard),
-            "content_sha256": sha256(shard.encode()), "fingerprint": digest(self.teacher), "generation": generation,
+            "content_sha256": sha256(shard.encode()), "fingerprint": self.meaning, "generation": generation,
             "numerics": {"device": "cpu"}, "run_id": self.run_id, "attempt": attempt,
         }  # fmt: skip
         if rows < 0:

@@ -2,10 +2,11 @@
 
 import pytest
 
-from relabel.digests import digest, seal
+from relabel.digests import seal
 from relabel.errors import Refused, UnknownName, UsageError
 from relabel.releases.collect import DAY_SECONDS, apply_plan, drop_plan, plan_collect, plan_names
 from relabel.releases.commit import commit
+from relabel.releases.leases import acquire, holders, release
 from relabel.releases.reachable import unreachable
 from relabel.releases.receipts import Receipts
 from relabel.releases.segments import entry_of, write_segments
@@ -14,7 +15,7 @@ from relabel.releases.verify import verify
 from relabel.releases.versions import FORMAT, version_numbers
 from relabel.testing.faults import OperatedStore, Operation
 from relabel.testing.memory import MemoryStore
-from relabel.testing.toy import draft, finish_shards, label, token_of
+from relabel.testing.toy import draft, finish_shards, label, meaning, token_of
 
 GRACE = 7.0 * DAY_SECONDS
 SOURCE = {"a.tar": "0", "b.tar": "0", "broken.tar": "0"}
@@ -22,14 +23,18 @@ SOURCE = {"a.tar": "0", "b.tar": "0", "broken.tar": "0"}
 
 @pytest.fixture
 def store() -> MemoryStore:
-    """One release; a receipt that is not published; what a lost attempt, a dead commit and a dead run left."""
+    """One release; a receipt that is not published; what a lost attempt, a dead commit and a dead run left.
+
+    A run is at work.
+    """
     store = MemoryStore()
+    acquire(store, "open", seconds=100 * GRACE)
     commit(store, draft("run", 0, finish_shards(store, "run", SOURCE, "small"), "small"))
     label(store, "open", "d.tar", "0", "small")
     label(store, "lost", "a.tar", "0", "small")
     write_segments(store, [entry_of(receipt) for receipt in finish_shards(store, "dead", {"e.tar": "0"}, "large")])
     done, unfinished = (token_of(shard, "0")[:32] for shard in ("a.tar", "f.tar"))
-    folder = f"parts/{digest('small')[:16]}"
+    folder = f"parts/{meaning('small')[:16]}"
     for token in (done, unfinished):
         store.put(f"{folder}/{token}-g0000-by256/0000000000-2-{'0' * 32}.parquet", b"part")
     store.put("notes.txt", b"a person's own")
@@ -45,6 +50,26 @@ def test_a_plan_deletes_nothing_and_names_only_garbage(store: MemoryStore) -> No
     assert [name.split("/")[0] for name in names] == ["data", "data", "parts", "segments"]
     assert all("lost" in name for name in names[:2])
     assert token_of("a.tar", "0")[:32] in names[2]
+
+
+def test_parts_of_nobody_are_garbage(store: MemoryStore) -> None:
+    """Of a replay whose generation has a receipt; and of all shards once no run is at work and the grace is over."""
+    folder = f"parts/{meaning('small')[:16]}"
+    replayed, later = (
+        f"{folder}/{token_of('a.tar', '0')[:32]}-g{generation:04d}-by256-only-{'0' * 16}/0000000000-2-{'0' * 32}.arrow"
+        for generation in (0, 1)
+    )
+    for path in (replayed, later):
+        store.put(path, b"part")
+    parts = {info.path for info in store.list("parts")}
+    unfinished = next(path for path in parts if token_of("f.tar", "0")[:32] in path)
+    assert parts - unreachable(store).keys() == {later, unfinished}
+    [holder] = holders(store)
+    release(store, holder.lease)
+    assert parts <= unreachable(store).keys()
+    assert plan_collect(store).objects == ()  # a run that was stopped may go on
+    store.now += GRACE
+    assert parts <= {info.path for info in plan_collect(store).objects}
 
 
 def test_both_must_be_older_than_the_grace(store: MemoryStore) -> None:
@@ -103,7 +128,7 @@ def test_a_day_is_the_least(store: MemoryStore) -> None:
 def test_nothing_is_collected_where_a_root_is_damaged(store: MemoryStore, folder: str) -> None:
     paths = [info.path for info in store.list(folder) if "fold" not in info.path]
     path = next(path for path in paths if path not in unreachable(store))
-    newest = Receipts(store, digest("small"))
+    newest = Receipts(store, meaning("small"))
     if folder == "receipts":
         path = newest.path(token_of("d.tar", "0"), 0)
     store.put(path, store.get(path)[:-3])

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 
 import relabel
-from relabel.digests import digest
 from relabel.errors import Refused, StorageError, StoreConflict
 from relabel.releases.commit import commit
 from relabel.releases.receipts import Receipts
@@ -21,7 +20,7 @@ from relabel.storage.objects import ObjectStore
 from relabel.testing.faults import FAULTS, Crash, Fault, FaultyStore
 from relabel.testing.memory import MemoryStore
 from relabel.testing.toy import draft as toy_draft
-from relabel.testing.toy import finish_shards, label
+from relabel.testing.toy import finish_shards, label, meaning
 from relabel.testing.watch import Watch
 
 STRIDE = len(FAULTS)
@@ -121,6 +120,24 @@ def test_a_recall_takes_back_what_the_latest_release_does_not_hold(
     assert found == {"c.tar": "release 2 is recalled: c.tar is of another data set"}
 
 
+def test_a_release_on_older_receipts_than_the_newest(make_job: Callable, store: ObjectStore) -> None:
+    """A replay died before its commit, then an erasure published: the receipts name the erasure's files again."""
+    job = make_job({"a.tar": 4, "b.tar": 4})
+    job.run()
+    for shard in job.shards:
+        again = make_job({shard: 5}, run_id="replay").label(shard, generation=1)
+        assert again.rows == 5
+    opened = relabel.open(store.url)
+    opened.withdraw({shard: [f"{shard}-2"] for shard in job.shards}, "asked")
+    opened.erase(apply=True)
+    make_job({"a.tar": 5, "b.tar": 5}, run_id="next").run()
+    back = revert(store, 2)
+    assert (back.version, back.content_digest) == (4, read_version(store, 2).content_digest)
+    named = {receipt.data for receipt in job.receipts.load().receipts.values()}
+    assert named == {entry.data for entry in opened.release(2).entries.values()}
+    assert make_job(job.shards, run_id="last").run() == back
+
+
 def test_a_run_planned_before_the_revert_does_not_undo_it(
     replayed: Version, make_job: Callable, store: ObjectStore
 ) -> None:
@@ -144,7 +161,7 @@ def test_every_operation_fails_in_every_way(fault: Fault) -> None:
         commit(start, toy_draft("run-1", 1, receipts, "small"))
         other = label(start, "run-2", "a.tar", "1", "small")
         again = dataclasses.replace(receipts[0], generation=1, data=other.data, dead_letters=other.dead_letters)
-        Receipts(start, digest("small")).finish(again)
+        Receipts(start, meaning("small")).finish(again)
         commit(start, toy_draft("run-2", 2, [again, receipts[1]], "small"))
         wanted = read_version(start, 2).content_digest
         for at in range(FAULTS.index(fault), count_operations(start), STRIDE):
@@ -158,7 +175,7 @@ def test_every_operation_fails_in_every_way(fault: Fault) -> None:
             faulty.land_all()
             watch.check()
             assert (version.content_digest, version_numbers(store)) == (wanted, [1, 2, 3, 4])
-            newest = Receipts(store, digest("small")).load().receipts
+            newest = Receipts(store, meaning("small")).load().receipts
             assert newest[receipts[0].token].data == receipts[0].data
 
 

@@ -1,13 +1,14 @@
 """Withdrawals and erasure: rows that nobody is given any more, and files that hold them no longer."""
 
 import contextlib
+import dataclasses
+from collections import Counter
 from collections.abc import Callable
 
 import pyarrow.parquet as pq
 import pytest
 
 import relabel
-from relabel.digests import digest
 from relabel.errors import (
     BadSample,
     Refused,
@@ -19,16 +20,19 @@ from relabel.errors import (
 )
 from relabel.releases.commit import commit
 from relabel.releases.erase import erase
+from relabel.releases.reachable import unreachable
 from relabel.releases.receipts import Receipts
 from relabel.releases.release import Store
+from relabel.releases.revert import revert
 from relabel.releases.stored import one_request_at_a_time
+from relabel.releases.unpublished import unpublished
 from relabel.releases.verify import verify
 from relabel.releases.versions import read_version, version_numbers
 from relabel.releases.withdrawals import parts_of, read_withdrawals, write_withdrawals
 from relabel.storage.objects import ObjectStore
-from relabel.testing.faults import FAULTS, Crash, Fault, FaultyStore
+from relabel.testing.faults import FAULTS, Crash, Fault, FaultyStore, OperatedStore, Operation
 from relabel.testing.memory import MemoryStore
-from relabel.testing.toy import draft, finish_shards
+from relabel.testing.toy import draft, finish_shards, label, meaning, token_of
 from relabel.testing.watch import WRITTEN_ONCE
 
 SHARDS = {"a.tar": 5, "b/c.tar": 4, "broken.tar": -1}
@@ -86,6 +90,21 @@ def test_an_open_release_looks_again(opened: relabel.Store) -> None:
     release.check_recall()
     with pytest.raises(BadSample, match="withdrawn"):
         release.get("a.tar", "a.tar-2")
+
+
+def test_an_open_release_survives_an_erasure(opened: relabel.Store) -> None:
+    """A training job at work: the file that it knew is deleted between two reads."""
+    release = opened.release(2)
+    assert states(release, "b/c.tar") == ["filtered where", "dead corrupt_image", "ok", "ok"]
+    opened.withdraw({"a.tar": ["a.tar-1", "a.tar-2"]}, "asked")
+    opened.erase(apply=True)
+    assert states(release, "a.tar") == ["filtered where", "filtered withdrawn", "filtered withdrawn", "ok", "ok"]
+    assert {letter["shard"] for letter in release.dead_letters()} == {"b/c.tar", "broken.tar"}
+    erased = opened.release().entry("a.tar").data
+    assert erased is not None
+    opened.objects.delete(erased.path)
+    with pytest.raises(StoreCorrupt, match=rf"{erased.path} is gone"):
+        release.table("a.tar")
 
 
 def test_plain_files_are_refused_until_they_are_erased(opened: relabel.Store) -> None:
@@ -187,6 +206,103 @@ def test_withdrawn_shards_leave_the_release(opened: relabel.Store) -> None:
         opened.erase()
 
 
+def test_damage_to_what_stands_for_a_file_is_found(opened: relabel.Store) -> None:
+    opened.withdraw({"a.tar": ["a.tar-1"]}, "asked")
+    opened.erase(apply=True)
+    entry = opened.release().entry("a.tar")
+    assert entry.data is not None
+    data = opened.objects.get(entry.data.path)
+    opened.objects.put(entry.data.path, bytes([*data[:-1], data[-1] ^ 1]))
+    for number in (1, 2):
+        [problem] = verify(opened.objects, number, "full").problems
+        assert (problem.object, "sha256" in problem.what) == (entry.data.path, True)
+
+
+def test_what_an_erasure_wrote_is_no_open_work(opened: relabel.Store, make_job: Callable) -> None:
+    """Of a teacher that is not the newest's the erased files are in no release, but stand for published ones."""
+    make_job(SHARDS, run_id="large", teacher="large").run()
+    opened.withdraw({"a.tar": ["a.tar-2"]}, "asked")
+    opened.erase(apply=True)
+    assert unpublished(opened.objects) == {}
+    late = make_job({**SHARDS, "d.tar": 4}, run_id="late")
+    late.finish_all()
+    assert {name: [each.shard for each in found] for name, found in unpublished(opened.objects).items()} == {
+        late.meaning[:16]: ["d.tar"]
+    }
+
+
+def test_shards_with_equal_files_are_not_mixed_up() -> None:
+    store = MemoryStore()
+    [first] = finish_shards(store, "run", {"a.tar": "0"}, "small")
+    assert first.data is not None
+    copied = dataclasses.replace(first.data, path="data/run/b.tar.parquet")
+    store.put(copied.path, store.get(first.data.path))
+    second = dataclasses.replace(first, shard="b.tar", token=token_of("b.tar", "0"), data=copied, dead_letters=None)
+    Receipts(store, first.fingerprint).finish(second)
+    commit(store, draft("run", 0, [first, second], "small"))
+    write_withdrawals(store, {"a.tar": ["a.tar-2"], "b.tar": ["a.tar-2"]}, "asked")
+    erase(store, apply=True)
+    entries = Store(store).release().entries
+    assert {shard: entry.token for shard, entry in entries.items()} == {"a.tar": first.token, "b.tar": second.token}
+    assert [entry.dead_letters for entry in entries.values()] == [first.dead_letters, None]
+    assert entries["a.tar"].outcome == entries["b.tar"].outcome
+    assert verify(store, 2, "full").problems == []
+
+
+def test_what_was_never_published_is_erased() -> None:
+    """Files that only an older receipt names: its shard was labelled again before anything was published."""
+    store = MemoryStore()
+    older = label(store, "night", "a.tar", "0", "small")
+    newest = label(store, "replay", "a.tar", "0", "small", generation=1)
+    commit(store, draft("replay", 0, [newest], "small"))
+    write_withdrawals(store, {"a.tar": ["a.tar-1", "a.tar-2"]}, "asked")
+    assert erase(store, apply=True).deleted == 4
+    assert [each.path for each in older.objects() if store.exists(each.path)] == []
+    assert unreachable(store) == {}
+    assert verify(store, 2, "full").problems == []
+
+
+class Reads(OperatedStore):
+    """Counts what is read of each object."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        super().__init__(inner)
+        self.counts: Counter[str] = Counter()
+
+    def operate(self, operation: Operation) -> object:
+        self.counts[f"{operation.kind} {operation.path}"] += 1
+        return super().operate(operation)
+
+
+def test_an_erasure_reads_segments_once_however_many_releases_share_them() -> None:
+    store = MemoryStore()
+    shards = [f"{number}.tar" for number in range(6)]
+    for number in range(len(shards)):
+        receipts = finish_shards(store, f"run-{number}", dict.fromkeys(shards[: number + 1], "0"), "small")
+        commit(store, draft(f"run-{number}", number, receipts, "small"))
+    write_withdrawals(store, {"1.tar": ["1.tar-2"]}, "asked")
+    reads = Reads(store)
+    assert erase(reads).redacted == (2, 3, 4, 5, 6)
+    segments = {name: count for name, count in reads.counts.items() if name.startswith("get segments/")}
+    assert len(segments) == len(shards)
+    assert sum(segments.values()) <= 3 * len(shards)  # for the newest release, for all of them, and by the commit
+
+
+def test_a_milestone_stays_partial() -> None:
+    """However many of its shards are withdrawn, and when it is published again."""
+    store = MemoryStore()
+    receipts = finish_shards(store, "run", {f"{number}.tar": "0" for number in range(9)}, "small")
+    milestone = dataclasses.replace(draft("run.m1", 0, receipts, "small"), num_source_shards=10, coverage=0.9)
+    commit(store, milestone)
+    write_withdrawals(store, {f"{number}.tar": None for number in range(6)}, "licence")
+    erased = erase(store).release
+    assert erased is not None
+    assert (erased.version, erased.counts.shards, erased.coverage, erased.partial) == (2, 3, 0.9, True)
+    kept = finish_shards(store, "night", {f"{number}.tar": "0" for number in range(6, 10)}, "small")
+    assert commit(store, draft("night", 2, kept, "small")).coverage == 1
+    assert (revert(store, 2).version, read_version(store, 4).coverage) == (4, 0.9)
+
+
 def test_nothing_is_built_on_a_recalled_release(opened: relabel.Store) -> None:
     opened.withdraw({"a.tar": ["a.tar-2"]}, "asked")
     opened.recall(2, "wrong")
@@ -221,7 +337,7 @@ def test_every_operation_fails_in_every_way(fault: Fault) -> None:
             changed = [each for each in store.changes if each.before and WRITTEN_ONCE.fullmatch(each.path)]
             assert [each.path for each in changed if each.after != each.before] == []
             newest = read_version(store, 2)
-            loaded = Receipts(store, digest("small")).load().receipts.values()
+            loaded = Receipts(store, meaning("small")).load().receipts.values()
             assert {receipt.data for receipt in loaded} == {
                 entry.data for entry in Store(store).release().entries.values()
             }

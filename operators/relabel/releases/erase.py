@@ -7,7 +7,7 @@ then, and only where it is asked for, the old files are deleted. Any step may be
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow.compute as pc
 
@@ -17,18 +17,18 @@ from ..labels.shard_file import decode_label_shard, encode_label_shard
 from ..reasons import Reason
 from ..storage.objects import ObjectStore
 from .commit import Draft, commit
-from .reachable import RECEIPT
+from .reachable import every_receipt, receipt_names
 from .recalls import find_recall
 from .receipts import Receipt, Receipts
 from .redactions import Redaction, Redactions, read_redactions, write_redaction
 from .revert import numerics_of
-from .segments import SHARED, Entry, read_segments, recounted
-from .stored import Stored, absences, get_checked, stored
+from .segments import SHARED, Entry, merge, read_segment, read_segments, recounted
+from .stored import Stored, absences, get_checked, in_threads, stored
 from .versions import Version, read_history
 from .withdrawals import Withdrawn, read_withdrawals
 
 FOLDER = "data/erased"
-"""Files written anew are named by their content: an erasure that is repeated finds those of the first try."""
+"""Files written anew are named by shard and content: an erasure that is repeated finds those of the first try."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,18 +56,23 @@ class Eraser:
         self.redactions: Redactions = read_redactions(store)
         self.made: dict[str, Redaction] = {}
         """Path of an old file -> what stands for it."""
-        self._entries: dict[str, Entry | None] = {}
-        """Path of a label shard -> an entry with what stands for it; None where nothing has to be erased."""
+        self._entries: dict[tuple[str, str], Entry | None] = {}
+        """Token of a shard and path of its label shard -> an entry with what stands for it; None where nothing has to
+        be erased."""
+
+    def replaced(self, path: str) -> bool:
+        """Whether something stands for a file, by now or since an earlier erasure."""
+        return path in self.made or path in self.redactions.by_path
 
     def rewrite(self, entry: Entry) -> Entry | None:
         """The entry that stands for this one without withdrawn rows; None where its files hold none."""
         if entry.data is None or not self.withdrawn.concerns(entry, self.redactions.blanked(entry.data)):
             return None
-        path = entry.data.path
-        if path not in self._entries:
+        known = entry.token, entry.data.path
+        if known not in self._entries:
             lying = self.redactions.current(entry.data)
-            self._entries[path] = None if lying is None else self._without(entry, lying)
-        made = self._entries[path]
+            self._entries[known] = None if lying is None else self._without(entry, lying)
+        made = self._entries[known]
         if made is None:
             return None
         fields = ("data", "dead_letters", "ok", "dead", "filtered", "reasons")
@@ -82,25 +87,25 @@ class Eraser:
             return None
         table = self.withdrawn.blank(entry.shard, table)
         after = recounted(entry, table)
-        data = self._put(encode_label_shard(table), ".parquet")
+        data = self._put(entry, encode_label_shard(table), ".parquet")
         self.made[lying.path] = Redaction(lying.path, data, after.reasons[Reason.WITHDRAWN])
         held = None if entry.dead_letters is None else self.redactions.current(entry.dead_letters)
-        letters = held if held is None else self._letters_without(entry.shard, held)
+        letters = held if held is None else self._letters_without(entry, held)
         return dataclasses.replace(after, data=data, dead_letters=letters)
 
-    def _put(self, data: bytes, suffix: str) -> Stored:
-        wanted = stored(f"{FOLDER}/{sha256(data)}{suffix}", data)
+    def _put(self, entry: Entry, data: bytes, suffix: str) -> Stored:
+        wanted = stored(f"{FOLDER}/{entry.token[:32]}-{sha256(data)}{suffix}", data)
         if absences(self.store, [wanted]):
             self.store.put(wanted.path, data)
         return wanted
 
-    def _letters_without(self, shard: str, held: Stored) -> Stored | None:
+    def _letters_without(self, entry: Entry, held: Stored) -> Stored | None:
         """The dead letters of samples that are not withdrawn; as they lie where none is."""
         lines = get_checked(self.store, held).splitlines(keepends=True)
-        kept = [line for line in lines if not self.withdrawn.holds(shard, json.loads(line)["key"])]
+        kept = [line for line in lines if not self.withdrawn.holds(entry.shard, json.loads(line)["key"])]
         if len(kept) == len(lines):
             return held
-        letters = self._put(b"".join(kept), ".dead.jsonl") if kept else None
+        letters = self._put(entry, b"".join(kept), ".dead.jsonl") if kept else None
         self.made[held.path] = Redaction(held.path, letters, 0)
         return letters
 
@@ -125,26 +130,27 @@ def erase(store: ObjectStore, apply: bool = False) -> Erased:
     run_id = f"erase-on-v{newest.version if newest else 0}"
     receipts = rewrite_receipts(eraser, run_id)
     release = publish(eraser, newest, receipts, run_id) if newest is not None else None
-    releases = named(eraser, history)
+    releases = redacted(eraser, history)
     if eraser.made:
         write_redaction(store, list(eraser.made.values()), release.version if release else 0)
     old = [path for path in {**eraser.redactions.by_path, **eraser.made} if store.exists(path)]
     for path in old if apply else ():
         store.delete(path)
-    redacted = {**eraser.redactions.by_path, **eraser.made}
-    numbers = tuple(number for number, paths in releases.items() if paths & redacted.keys())
-    return Erased(release, len(eraser.made), () if apply else tuple(sorted(old)), len(old) if apply else 0, numbers)
+    return Erased(release, len(eraser.made), () if apply else tuple(sorted(old)), len(old) if apply else 0, releases)
 
 
 def rewrite_receipts(eraser: Eraser, run_id: str) -> dict[str, Receipt]:
     """The newest receipts of all fingerprints name files without withdrawn rows afterwards.
 
-    Returns those that do by the path of their label shard.
+    Files of older receipts are rewritten, too: some were never published. Returns those that name rewritten files by
+    the path of their label shard.
     """
     erased: dict[str, Receipt] = {}
-    listed = [found["folder"] for info in eraser.store.list("receipts") if (found := RECEIPT.fullmatch(info.path))]
-    for folder in dict.fromkeys(listed):
-        finished = Receipts(eraser.store, folder).load()
+    for folder, names in receipt_names(eraser.store).items():
+        receipts = Receipts(eraser.store, folder)
+        for receipt in every_receipt(receipts, names, receipts.find):
+            eraser.rewrite(as_entry(receipt))
+        finished = receipts.load()
         for token, receipt in finished.receipts.items():
             counts = receipt
             if (entry := eraser.rewrite(as_entry(receipt))) is not None:
@@ -182,7 +188,8 @@ def publish(eraser: Eraser, newest: Version, recorded: Mapping[str, Receipt], ru
         parent=newest.version,
         labels=newest.labels,
         receipts=changed,
-        num_source_shards=max(1, round((len(entries) - len(removed)) / max(newest.coverage, 1e-9))),
+        num_source_shards=len(entries) - len(removed),
+        coverage=newest.coverage,  # the size of the source is not known; a milestone stays one
         removed=removed,
         selection=newest.selection,
         source=newest.source,
@@ -191,16 +198,21 @@ def publish(eraser: Eraser, newest: Version, recorded: Mapping[str, Receipt], ru
     return commit(eraser.store, draft)
 
 
-def named(eraser: Eraser, history: Sequence[Version]) -> dict[int, set[str]]:
-    """Release -> the paths that it names; rewrites what only an older release holds."""
-    paths: dict[int, set[str]] = {}
+def redacted(eraser: Eraser, history: Sequence[Version]) -> tuple[int, ...]:
+    """Releases that name an old file; rewrites what only an older release holds.
+
+    Releases share segments: each is read once, and kept as long as the next release has it, too.
+    """
+    numbers = []
+    held: dict[str, list[Entry]] = {}
     for version in history:
-        entries = read_segments(eraser.store, version.segments)
-        for entry in entries.values():
+        fresh = [ref for ref in version.segments if ref.path not in held]
+        read = in_threads(lambda ref: read_segment(eraser.store, ref), fresh)
+        held |= dict(zip([ref.path for ref in fresh], read, strict=True))
+        held = {ref.path: held[ref.path] for ref in version.segments}
+        entries = merge(held.values()).values()
+        for entry in entries:
             eraser.rewrite(entry)
-        paths[version.version] = paths_of(entries.values())
-    return paths
-
-
-def paths_of(entries: Iterable[Entry]) -> set[str]:
-    return {each.path for entry in entries for each in entry.objects()}
+        if any(eraser.replaced(each.path) for entry in entries for each in entry.objects()):
+            numbers.append(version.version)
+    return tuple(numbers)

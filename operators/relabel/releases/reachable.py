@@ -1,4 +1,4 @@
-"""Reachable: which objects of a store are needed, by a release, a receipt or a run that is not finished.
+"""Reachable: which objects of a store are needed, by a release, a receipt or a run that is at work.
 
 Nothing is guessed: where a version, a segment, a receipt or a redaction cannot be read, what it needs is unknown, and
 nothing counts as garbage. Only rooms whose contents are known are looked at.
@@ -6,11 +6,12 @@ nothing counts as garbage. Only rooms whose contents are known are looked at.
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import ObjectMissing, Refused, StoreCorrupt
 from ..storage.objects import ObjectInfo, ObjectStore
-from .receipts import FOLD, NAME, Receipts
+from .leases import holders
+from .receipts import FOLD, NAME, Receipt, Receipts
 from .redactions import read_redactions
 from .segments import SegmentRef, read_segment
 from .stored import in_threads
@@ -19,7 +20,9 @@ from .versions import read_history
 ROOMS = ("data", "segments", "parts", "doctor")
 """Where garbage may lie; what decides, and what people wrote, is never looked at."""
 RECEIPT = re.compile(r"receipts/(?P<folder>[^/]+)/(?P<name>[^/]+)")
-PART = re.compile(r"parts/(?P<folder>[^/]+)/(?P<token>[0-9a-f]{32})-g(?P<generation>\d{4,})-by\d+/[^/]+")
+PART = re.compile(
+    r"parts/(?P<folder>[^/]+)/(?P<token>[0-9a-f]{32})-g(?P<generation>\d{4,})-by\d+(-only-[0-9a-f]{16})?/[^/]+"
+)
 
 Generations = Mapping[tuple[str, str], int]
 """(receipts folder, first 32 digits of a token) -> newest generation that is recorded."""
@@ -31,12 +34,18 @@ class Reachable:
 
     paths: frozenset[str]
     generations: Generations
+    at_work: bool
+    """Whether a run holds a lease that has not expired."""
 
     def needs(self, path: str) -> bool:
-        """A part is needed until its shard has a receipt of its generation or a later one."""
+        """A part is needed while a run is at work and its shard has no receipt of its generation or a later one.
+
+        Where none is, the parts of one that may go on are protected by the grace alone.
+        """
         part = PART.fullmatch(path)
         if part is not None:
-            return self.generations.get((part["folder"], part["token"]), -1) < int(part["generation"])
+            done = self.generations.get((part["folder"], part["token"]), -1)
+            return self.at_work and done < int(part["generation"])
         return path in self.paths or path.startswith("parts/")
 
 
@@ -60,15 +69,14 @@ def unreachable(store: ObjectStore) -> dict[str, ObjectInfo]:
 def reachable(store: ObjectStore) -> Reachable:
     redactions = read_redactions(store)
     paths = {each.now.path for each in redactions.by_path.values() if each.now is not None}
-    listed = [found for info in store.list("receipts") if (found := RECEIPT.fullmatch(info.path))]
     generations: dict[tuple[str, str], int] = {}
-    for folder in dict.fromkeys(found["folder"] for found in listed):
-        names = [found["name"] for found in listed if found["folder"] == folder]
+    for folder, names in receipt_names(store).items():
         paths |= of_receipts(store, folder, names, generations)
     refs = {segment.path: segment for version in read_history(store) for segment in version.segments}
     for each in in_threads(lambda ref: of_segment(store, ref), list(refs.values())):
         paths |= each
-    return Reachable(frozenset(paths | refs.keys()), generations)
+    at_work = any(not holder.expired for holder in holders(store))
+    return Reachable(frozenset(paths | refs.keys()), generations, at_work)
 
 
 def of_segment(store: ObjectStore, ref: SegmentRef) -> set[str]:
@@ -79,19 +87,35 @@ def of_segment(store: ObjectStore, ref: SegmentRef) -> set[str]:
 def of_receipts(
     store: ObjectStore, folder: str, names: Sequence[str], generations: dict[tuple[str, str], int]
 ) -> set[str]:
-    """What all receipts of one fingerprint name, whatever its generation; what is in a fold is read there."""
+    """What all receipts of one fingerprint name, whatever its generation."""
     receipts = Receipts(store, folder)
     paths: set[str] = set()
-    read: set[tuple[str, int]] = set()
-    for name in filter(FOLD.fullmatch, names):
-        # A damaged one (its writer died) is passed over: what it holds lies there singly, too.
-        for receipt in receipts.try_fold(name, []):
-            read.add((receipt.token[:32], receipt.generation))
-            paths |= {each.path for each in receipt.objects()}
-    singles = [(found["token"], int(found["generation"])) for name in names if (found := NAME.fullmatch(name))]
-    for token, generation in (*singles, *read):
-        generations[folder, token] = max(generation, generations.get((folder, token), -1))
-    loose = [single for single in singles if single not in read]
-    for receipt in in_threads(lambda single: receipts.read(*single), loose):
+    for receipt in every_receipt(receipts, names, receipts.read):
+        shard = folder, receipt.token[:32]
+        generations[shard] = max(receipt.generation, generations.get(shard, -1))
         paths |= {each.path for each in receipt.objects()}
     return paths
+
+
+def every_receipt(
+    receipts: Receipts, names: Sequence[str], read: Callable[[str, int], Receipt | None]
+) -> list[Receipt]:
+    """Of one fingerprint and every generation; `names` lie in its folder, and what is in a fold is read there.
+
+    `read` says what becomes of a single one that is damaged: it raises, or gives None.
+    """
+    # A damaged fold (its writer died) is passed over: what it holds lies there singly, too.
+    folded = [receipt for name in names if FOLD.fullmatch(name) for receipt in receipts.try_fold(name, [])]
+    known = {(receipt.token[:32], receipt.generation): receipt for receipt in folded}
+    singles = [(found["token"], int(found["generation"])) for name in names if (found := NAME.fullmatch(name))]
+    loose = in_threads(lambda single: read(*single), [single for single in singles if single not in known])
+    return [*known.values(), *(receipt for receipt in loose if receipt is not None)]
+
+
+def receipt_names(store: ObjectStore) -> dict[str, list[str]]:
+    """Folder of a fingerprint -> what lies in it."""
+    names: dict[str, list[str]] = {}
+    for info in store.list("receipts"):
+        if found := RECEIPT.fullmatch(info.path):
+            names.setdefault(found["folder"], []).append(found["name"])
+    return names

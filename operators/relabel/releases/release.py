@@ -29,6 +29,7 @@ from .recalls import find_recall, read_recalls, write_recall
 from .redactions import Redactions, read_redactions
 from .revert import revert
 from .segments import Entry, EntryColumns, recounted
+from .stored import Stored
 from .tags import read_tag, read_tags, tag_names, write_tag
 from .versions import (
     Counts,
@@ -68,9 +69,7 @@ class Release:
 
         Warns with RecallWarning or raises Recalled, as `recalled` said when the release was opened.
         """
-        for name in ("withdrawn", "redactions", "counts"):
-            self.__dict__.pop(name, None)
-        self._last = None
+        self._forget()
         reason = None if self._policy == "ignore" else find_recall(self.objects, self.number)
         if reason is not None:
             what = (
@@ -80,6 +79,12 @@ class Release:
             if self._policy == "error":
                 raise Recalled(what)
             warnings.warn(what, RecallWarning, stacklevel=2)
+
+    def _forget(self) -> None:
+        """What may have changed since it was read."""
+        for name in ("withdrawn", "redactions", "counts"):
+            self.__dict__.pop(name, None)
+        self._last = None
 
     @functools.cached_property
     def withdrawn(self) -> Withdrawn:
@@ -159,21 +164,35 @@ class Release:
         if entry.data is None:
             raise BadShard(entry.reason, f"shard {shard!r} carries no labels: {entry.detail}")
         names = None if columns is None else list(columns)
+        try:
+            return self._rows(entry, names)
+        except ObjectMissing:
+            self._forget()  # an erasure may have deleted the file since
+        try:
+            return self._rows(entry, names)
+        except ObjectMissing as error:
+            raise StoreCorrupt(f"{self.objects.full_url(self._lying(entry.data).path)} is gone.") from error
+
+    def _lying(self, named: Stored) -> Stored:
+        """What is read where the release names this label shard."""
+        return self.redactions.current(named) or named
+
+    def _rows(self, entry: Entry, names: list[str] | None) -> pa.Table:
+        """Raises ObjectMissing where the file is gone, and nothing that is known stands for it."""
+        shard = entry.shard
         if names is None or not self._concerned(entry):
             table = self._file(entry, names)
             return self.withdrawn.blank(shard, table) if self._concerned(entry) else table
         return self.withdrawn.blank(shard, self._file(entry, [*dict.fromkeys(["key", *names])])).select(names)
 
     def _file(self, entry: Entry, columns: Sequence[str] | None) -> pa.Table:
-        """The label shard as it lies there, or what stands for it now."""
+        """The label shard as it lies there, or what stands for it now; raises ObjectMissing where it is gone."""
         assert entry.data is not None
-        lying = self.redactions.current(entry.data) or entry.data
+        lying = self._lying(entry.data)
         url = self.objects.full_url(lying.path)
         try:
             data = self.objects.get(lying.path)
             table = decode_label_shard(data, columns)
-        except ObjectMissing as error:
-            raise StoreCorrupt(f"{url} is gone.") from error
         except StoreCorrupt as error:
             raise StoreCorrupt(f"{url}: {error}") from error
         if table.num_rows != entry.rows:
@@ -211,7 +230,7 @@ class Release:
                 f"{concerned[0]!r}). `relabel erase` publishes a release without them; files(withdrawn=True) gives "
                 "them as they are, for who leaves out what `release.withdrawn` holds."
             )
-        lying = [self.redactions.current(entry.data) or entry.data for entry in entries if entry.data is not None]
+        lying = [self._lying(entry.data) for entry in entries if entry.data is not None]
         return [self.objects.full_url(each.path) for each in lying]
 
     def dead_letters(self, reason: str | None = None) -> Iterator[dict[str, Json]]:
@@ -219,6 +238,7 @@ class Release:
 
         What is withdrawn is left out.
         """
+        self._forget()
         current = self.redactions.current
         records = [
             dataclasses.replace(entry, dead_letters=entry.dead_letters and current(entry.dead_letters))

@@ -5,7 +5,6 @@ later), so that a run of the same recipe finds them finished; what the revert to
 it is told to (see `taken_back`).
 """
 
-import re
 from collections.abc import Mapping
 
 from ..digests import Json
@@ -19,8 +18,6 @@ from .segments import SHARED, Entry, read_segments
 from .stored import absences
 from .versions import Version, read_version, version_numbers
 
-FOLDER = re.compile(r"receipts/(?P<folder>[^/]+)/[^/]+\.json")
-
 
 def revert(store: ObjectStore, number: int) -> Version:
     """Publish release `number` again; returns the newest version, which is unchanged where it holds these labels.
@@ -31,14 +28,16 @@ def revert(store: ObjectStore, number: int) -> Version:
     target, newest = read_version(store, number), read_version(store, version_numbers(store)[-1])
     entries = read_segments(store, target.segments)
     refuse_unfit(store, target, entries)
-    receipts, recorded = find_receipts(store, entries)
-    wanted = [receipt_of(target, entry, newest.version, receipts, recorded) for entry in entries.values()]
+    receipts = Receipts(store, target.meaning)
+    recorded = receipts.load()
+    wanted = [receipt_of(target, entry, newest.version, recorded) for entry in entries.values()]
     draft = Draft(
         run_id=f"revert-v{number}-on-v{newest.version}",
         parent=newest.version,
         labels=target.labels,
         receipts=wanted,
-        num_source_shards=max(1, round(len(entries) / max(target.coverage, 1e-9))),
+        num_source_shards=len(entries),
+        coverage=target.coverage,
         removed=[shard for shard in read_segments(store, newest.segments) if shard not in entries],
         selection=target.selection,
         source=target.source,
@@ -71,36 +70,16 @@ def refuse_unfit(store: ObjectStore, target: Version, entries: Mapping[str, Entr
         )
 
 
-def find_receipts(store: ObjectStore, entries: Mapping[str, Entry]) -> tuple[Receipts | None, Finished | None]:
-    """The receipts under which these entries were labelled, found by one of them; None where they are gone."""
-    some = next((entry for entry in entries.values() if entry.token), None)
-    if some is None:
-        return None, None
-    name = f"{some.token[:32]}-g{some.generation:04d}.json"
-    folders = [found["folder"] for info in store.list("receipts") if (found := FOLDER.fullmatch(info.path))]
-    for folder in dict.fromkeys(folders):
-        if not store.exists(f"receipts/{folder}/{name}"):
-            continue
-        receipt = Receipts(store, folder).find(some.token, some.generation)
-        if receipt is not None and receipt.data == some.data:
-            receipts = Receipts(store, receipt.fingerprint)
-            return receipts, receipts.load()
-    return None, None
-
-
-def receipt_of(
-    target: Version, entry: Entry, newest: int, receipts: Receipts | None, recorded: Finished | None
-) -> Receipt:
+def receipt_of(target: Version, entry: Entry, newest: int, recorded: Finished) -> Receipt:
     """The receipt that says of a shard what the release says: the newest that is there, or one a generation later."""
-    found = recorded.receipts.get(entry.token) if recorded else None
+    found = recorded.receipts.get(entry.token)
     if found is not None and (found.data, found.status, found.reason) == (entry.data, entry.status, entry.reason):
         return found
-    fields = {name: getattr(entry, name) for name in SHARED}
-    if recorded is not None:
-        fields["generation"] = recorded.next_generation(entry.token)
+    fields = {name: getattr(entry, name) for name in SHARED if name != "generation"}
     return Receipt(
         **fields,
-        fingerprint=receipts.fingerprint if receipts else "",
+        generation=recorded.next_generation(entry.token),
+        fingerprint=target.meaning,
         numerics=numerics_of(target, entry),
         run_id=f"revert-v{target.version}-on-v{newest}",
         attempt="",
@@ -112,10 +91,8 @@ def numerics_of(version: Version, entry: Entry) -> dict[str, Json]:
     return {name: value for name, value in version.numerics[entry.numerics].items() if name != "shards"}
 
 
-def record(receipts: Receipts | None, recorded: Finished | None, wanted: list[Receipt]) -> None:
+def record(receipts: Receipts, recorded: Finished, wanted: list[Receipt]) -> None:
     """What is not recorded yet."""
-    if receipts is None or recorded is None:
-        return
     made = [receipt for receipt in wanted if recorded.receipts.get(receipt.token) != receipt]
     for receipt in made:
         receipts.finish(receipt)

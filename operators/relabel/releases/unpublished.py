@@ -1,9 +1,13 @@
-"""Unpublished: what runs have finished and no release holds: of a run that goes on, was stopped, or was refused."""
+"""Unpublished: what runs have finished and no release holds: of a run that goes on, was stopped, or was refused.
+
+What an erasure wrote in place of a published file is no such work.
+"""
 
 import re
 
 from ..storage.objects import ObjectStore
 from .receipts import Receipt, Receipts
+from .redactions import read_redactions
 from .segments import SegmentRef, read_segment
 from .stored import in_threads
 from .versions import Version, read_history
@@ -26,7 +30,15 @@ def unpublished_of(store: ObjectStore, fingerprint: str, history: list[Version])
         ref.path: ref for version in history if version.meaning.startswith(fingerprint) for ref in version.segments
     }
     lists = in_threads(lambda ref: read_segment(store, ref), list(segments.values()))
-    published = {(entry.token, entry.generation) for entries in lists for entry in entries}
+    entries = [entry for each in lists for entry in each]
+    published = {(entry.token, entry.generation) for entry in entries}
+    redactions = read_redactions(store)
+    rewritten = {redactions.current(entry.data) for entry in entries if entry.data is not None}
     newest = Receipts(store, fingerprint).load().receipts.values()
-    found = [receipt for receipt in newest if (receipt.token, receipt.generation) not in published]
+    found = [
+        receipt
+        for receipt in newest
+        if (receipt.token, receipt.generation) not in published
+        and (receipt.data is None or receipt.data not in rewritten)
+    ]
     return sorted(found, key=lambda receipt: receipt.shard)

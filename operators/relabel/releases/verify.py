@@ -17,7 +17,7 @@ from .fences import Fence
 from .redactions import read_redactions
 from .release import as_number, find_version
 from .segments import Entry, SegmentRef, merge, read_segment
-from .stored import Stored, absences, in_threads
+from .stored import Stored, absences, get_checked, in_threads
 from .versions import (
     MARKER,
     Version,
@@ -90,9 +90,12 @@ def verify(store: ObjectStore, selector: int | str = "latest", level: Level = "d
     if entries is None:
         return report
     check_sums(version, entries, report)
-    check_presence(store, present(store, entries, report), report)
+    objects = present(store, entries, report)
+    check_presence(store, objects, report)
     if level != "quick":
         check_contents(store, version, entries, report)
+    if level == "full":
+        check_replacements(store, entries, objects, report)
     return report
 
 
@@ -231,3 +234,13 @@ def check_letters(store: ObjectStore, letters: Sequence[Stored], report: Report)
     found = in_threads(lambda each: check_dead_letters(store, each), chosen, NUM_READERS)
     for each, what in zip(chosen, found, strict=True):
         report.add(each.path, *what)
+
+
+def check_replacements(
+    store: ObjectStore, entries: Mapping[str, Entry], objects: Sequence[Stored], report: Report
+) -> None:
+    """What stands for redacted files has the bytes that were written."""
+    known = {problem.object for problem in report.problems}
+    named = {each.path for entry in entries.values() for each in entry.objects()}
+    chosen = [each for each in objects if each.path not in known | named]
+    in_threads(lambda each: attempt(report, each.path, lambda: get_checked(store, each)), chosen, NUM_READERS)

@@ -16,7 +16,7 @@ from ..reasons import Reason, Status
 from ..releases.commit import Draft
 from ..releases.receipts import Receipt, Receipts, keys_digest
 from ..releases.stored import stored
-from ..releases.versions import LabelIdentity
+from ..releases.versions import LabelIdentity, meaning_digest
 from ..storage.objects import ObjectStore
 
 LABEL = "toy"
@@ -28,6 +28,11 @@ REASONS = (Reason.WHERE, Reason.CORRUPT_IMAGE, None, None)
 
 def contract() -> LabelContract:
     return scores(LABEL, "value")
+
+
+def meaning(teacher: str) -> str:
+    """The fingerprint of runs and receipts."""
+    return meaning_digest({LABEL: digest(teacher)}, None)
 
 
 def token_of(shard: str, etag: str) -> str:
@@ -55,9 +60,9 @@ def label(store: ObjectStore, run_id: str, shard: str, etag: str, teacher: str, 
     attempt = uuid.uuid4().hex
     fields: dict[str, Any] = {
         "shard": shard, "size": 100, "etag": etag, "token": token_of(shard, etag), "run_id": run_id,
-        "fingerprint": digest(teacher), "generation": generation, "attempt": attempt,
+        "fingerprint": meaning(teacher), "generation": generation, "attempt": attempt,
     }  # fmt: skip
-    receipts = Receipts(store, digest(teacher))
+    receipts = Receipts(store, meaning(teacher))
     if shard == UNREADABLE:
         return receipts.finish(dead_receipt(fields))
     data, keys = label_shard(shard, etag, teacher)
@@ -89,7 +94,7 @@ def finish_shards(store: ObjectStore, run_id: str, source: Mapping[str, str], te
 
     `source`: shard -> ETag.
     """
-    receipts = Receipts(store, digest(teacher))
+    receipts = Receipts(store, meaning(teacher))
     finished = receipts.load()
     present = receipts.data_present(finished)
     tokens = {shard: token_of(shard, etag) for shard, etag in source.items()}
