@@ -125,8 +125,8 @@ def replay_command(options: argparse.Namespace) -> int:
         say(f"dead      {number} {reason}")
     if replayed.other_numerics:
         say(f"numerics  {replayed.other_numerics} shards now hold rows that were computed differently")
-    if outcome.plan.leftovers:
-        say(f"parts     {len(outcome.plan.leftovers)} of unfinished shards hold dead samples; the next run redoes them")
+    if outcome.plan.redone:
+        say(f"parts     {len(outcome.plan.redone)} of unfinished shards hold dead samples; the next run redoes them")
     if options.open:
         say("Run again to label the rest and publish.")
     elif outcome.published and outcome.release is not None:

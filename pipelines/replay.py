@@ -128,8 +128,8 @@ def plan_replay(job: Job, release: int | str | None, reason: str | None = None) 
         else:
             done[record.token] = newest
     replayed = [shards[token] for token in (*done, *(entry.task.shard.token for entry in todo))]
-    stale = [] if version else parts_with_dead(store, parts, reason)
-    return Plan(job, replayed, todo, done, [], parent, [], skipped, stale)
+    redone = [] if version else parts_with_dead(store, parts, reason)
+    return Plan(job, replayed, todo, done, [], parent, [], skipped, [], redone=redone)
 
 
 def parts_with_dead(store: ObjectStore, parts: Mapping[str, Sequence[Part]], reason: str | None) -> list[str]:
@@ -217,7 +217,7 @@ def publish_repaired(
 def keep_unpublished(todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float]) -> Outcome:
     """The receipts are durable; the next run publishes them, and labels parts with dead samples anew."""
     store = todo.job.open_store()
-    for path in todo.leftovers:
+    for path in todo.redone:
         store.delete(path)
     return Outcome(todo, receipts, None, seconds)
 

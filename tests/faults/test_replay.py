@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import os
 import tarfile
@@ -10,12 +11,16 @@ from typing import Any
 
 import pytest
 import store_run
-from store_run import PART_ROWS, Length, StoreJob, make_run, replay, run, write_source
+from store_run import PART_ROWS, Length, StoreJob, labelled_parts, make_run, replay, run, write_source
 
+from pipelines.leasing import leased
 from pipelines.plan import plan
 from pipelines.recipe import Recipe
-from pipelines.replay import plan_replay
+from pipelines.replay import keep_unpublished, plan_replay
+from pipelines.stopping import StopRequest
+from pipelines.writing import write_part
 from relabel.errors import Refused, RelabelError, StoreCorrupt, UnknownName
+from relabel.releases.leases import StoreBusy, acquire, release
 from relabel.releases.receipts import Receipts
 from relabel.releases.release import Release, Store
 from relabel.releases.stored import one_request_at_a_time
@@ -232,6 +237,24 @@ def test_of_what_no_release_holds(source: Path, monkeypatch: pytest.MonkeyPatch)
     assert (release.counts.ok, release.version) == (11, 1)
     assert unpublished(store) == {}
     assert replay(make_run(source, store, "none"), release=None).outcome.plan.todo == []
+
+
+def test_parts_of_a_run_at_work_are_not_deleted(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is finished, so nothing is to replay; the parts are the live run's, which holds the lease."""
+    store = MemoryStore()
+    live = make_run(source, store, "live", shards="two.tar")
+    parts = labelled_parts(live, plan(live).todo[0].task)
+    write_part(live, store, parts[0])
+    job = make_run(source, store, "replay", shards="two.tar")
+    make_plan = functools.partial(plan_replay, job, None)
+    owner = acquire(store, "live")
+    with pytest.raises(StoreBusy, match="live"), leased(job, make_plan, StopRequest()):
+        pass
+    release(store, owner.lease)
+    with leased(job, make_plan, StopRequest()) as (todo, lease):
+        assert (lease, len(todo.redone), list(todo.todo)) == (2, 1, [])
+        keep_unpublished(todo, {}, {})
+    assert list(store.list("parts")) == []
 
 
 def test_numerics_that_differ_are_told(source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
