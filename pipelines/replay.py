@@ -19,11 +19,12 @@ from relabel.errors import Refused
 from relabel.reasons import Status
 from relabel.releases.commit import commit
 from relabel.releases.letters import Record, check_reason, dead_reasons, read_letters
+from relabel.releases.recalls import find_recall
 from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.release import find_version
-from relabel.releases.segments import read_segments
+from relabel.releases.segments import EntryColumns, read_segments
 from relabel.releases.stored import absences
-from relabel.releases.taken_back import refuse_taken_back, taken_back
+from relabel.releases.taken_back import TakenBack, refuse_taken_back, taken_back
 from relabel.releases.unpublished import unpublished
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
 from relabel.releases.withdrawals import Withdrawn, read_withdrawals
@@ -107,15 +108,16 @@ def plan_replay(job: Job, release: int | str | None, reason: str | None = None) 
     parent = newest_version(store)  # read after the other, so that it is no older
     require_sources(store, job, parent)
     records = dead_records(store, job, version, parent)
-    withdrawn = read_withdrawals(store)
     shards = {shard.token: shard for shard in open_source(job.source).shards()}
     finished = Receipts(store, job.fingerprint).load()
+    held = held_shards(store, parent) if version and parent else None
+    obstacles = Obstacles(store, shards, finished.receipts, read_withdrawals(store), taken_back(store, parent), held)
     parts = find_parts(job, store)
     todo: list[Todo] = []
     done: dict[str, Receipt] = {}
     skipped: list[str] = []
     for record in (each for each in records if is_wanted(each, reason)):
-        why = why_not(store, record, finished.receipts, shards, withdrawn)
+        why = obstacles.why_not(record)
         if why is not None:
             skipped.append(f"{record.shard} {why}.")
             continue
@@ -173,23 +175,47 @@ def is_wanted(record: Record, reason: str | None) -> bool:
     return bool(reasons) if reason is None else reason in reasons
 
 
-def why_not(
-    store: ObjectStore,
-    record: Record,
-    newest: Mapping[str, Receipt],
-    shards: Mapping[str, Shard],
-    withdrawn: Withdrawn,
-) -> str | None:
-    """Why a shard is left as it is, or to a run; None: it is not."""
-    if record.shard in withdrawn.shards or withdrawn.keys_of(record.shard):
-        return "holds withdrawn samples and stays as it is"
-    if record.token not in shards:
-        listed = any(shard.name == record.shard for shard in shards.values())
-        changed, gone = "has changed since; a run labels it anew", "is gone from the source; a run takes it out"
-        return changed if listed else gone
-    if record.token not in newest or absences(store, newest[record.token].objects()):
-        return "has lost its output; a run labels it anew"
-    return None
+def held_shards(store: ObjectStore, version: Version) -> frozenset[str]:
+    """The shards of the release on which a replay publishes; raises Refused where it is recalled."""
+    reason = find_recall(store, version.version)
+    if reason is not None:
+        raise Refused(
+            f"release {version.version} of {store.url} is the newest and is recalled ({reason}); a replay would publish "
+            "its labels again. `relabel revert` to a good release first."
+        )
+    return frozenset(EntryColumns(store, version.segments).tokens())
+
+
+@dataclasses.dataclass(frozen=True)
+class Obstacles:
+    """What keeps a shard from being replayed."""
+
+    store: ObjectStore
+    shards: Mapping[str, Shard]
+    """Of the source, by token."""
+    newest: Mapping[str, Receipt]
+    """By token."""
+    withdrawn: Withdrawn
+    taken: TakenBack
+    held: frozenset[str] | None
+    """Shards of the release on which the replay publishes; None where it publishes nothing."""
+
+    def why_not(self, record: Record) -> str | None:
+        """Why a shard is left as it is, or to a run; None: it is not."""
+        if record.shard in self.withdrawn.shards or self.withdrawn.keys_of(record.shard):
+            return "holds withdrawn samples and stays as it is"
+        if record.token not in self.shards:
+            listed = any(shard.name == record.shard for shard in self.shards.values())
+            changed, gone = "has changed since; a run labels it anew", "is gone from the source; a run takes it out"
+            return changed if listed else gone
+        newest = self.newest.get(record.token)
+        if newest is None or absences(self.store, newest.objects()):
+            return "has lost its output; a run labels it anew"
+        if found := self.taken.among([record, newest]):
+            return f"was taken back ({found[record.shard]}) and stays so"
+        if self.held is not None and record.shard not in self.held:
+            return "is no part of the newest release and stays as it is"
+        return None
 
 
 def dead_keys(store: ObjectStore, record: Record, newest: Receipt, reason: str | None) -> frozenset[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import store_run
-from store_run import PART_ROWS, Length, StoreJob, labelled_parts, make_run, replay, run, write_source
+from store_run import PART_ROWS, Length, StoreJob, label, labelled_parts, make_run, replay, run, write_source
 
 from pipelines.leasing import leased
 from pipelines.plan import plan
@@ -21,8 +21,10 @@ from pipelines.stopping import StopRequest
 from pipelines.writing import write_part
 from relabel.errors import Refused, RelabelError, StoreCorrupt, UnknownName
 from relabel.releases.leases import StoreBusy, acquire, release
+from relabel.releases.recalls import write_recall
 from relabel.releases.receipts import Receipts
 from relabel.releases.release import Release, Store
+from relabel.releases.revert import revert
 from relabel.releases.stored import one_request_at_a_time
 from relabel.releases.unpublished import unpublished
 from relabel.releases.verify import verify
@@ -255,6 +257,31 @@ def test_parts_of_a_run_at_work_are_not_deleted(source: Path, monkeypatch: pytes
         assert (lease, len(todo.redone), list(todo.todo)) == (2, 1, [])
         keep_unpublished(todo, {}, {})
     assert list(store.list("parts")) == []
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_what_was_taken_back_is_not_repaired_into_a_release(
+    source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, died: bool
+) -> None:
+    """Also where a replay labelled it before the revert, and published nothing."""
+    monkeypatch.setattr(store_run, "_parts", {})
+    write_shard(source / "late.tar", [b"fine", b"bad"])
+    run(make_run(source, store, "second"))
+    mend(monkeypatch)
+    if died:
+        job = make_run(source, store, "died")
+        assert len(list(label(job, plan_replay(job, 2)))) == 3
+    revert(store, 1)
+    done = replay(make_run(source, store, "replay"), release=2)
+    assert done.outcome.plan.warnings == ["late.tar was taken back (release 3 went back to 1) and stays so."]
+    assert Store(store).release().shards == sorted(SAMPLES)
+    assert Store(store).release().counts.dead == 0
+
+
+def test_nothing_is_published_on_top_of_a_recalled_release(source: Path, store: MemoryStore) -> None:
+    write_recall(store, 1, "of another data set")
+    with pytest.raises(Refused, match=r"release 1 .* is recalled \(of another data set\).*`relabel revert`"):
+        plan_replay(make_run(source, store), 1)
 
 
 def test_numerics_that_differ_are_told(source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:

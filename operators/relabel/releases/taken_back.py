@@ -22,13 +22,13 @@ class TakenBack:
     by: Mapping[tuple[str, str], str]
     """(shard, outcome) -> `release 7 is recalled: ...`."""
 
-    def among(self, receipts: Iterable[Receipt]) -> dict[str, str]:
-        """Shard -> by what, of the receipts whose labels were taken back."""
+    def among(self, records: Iterable[Receipt | Entry]) -> dict[str, str]:
+        """Shard -> by what, of those whose labels were taken back."""
         if not self.by:
             return {}
-        entries = map(entry_of, receipts)
-        found = {entry.shard: self.by.get((entry.shard, entry.outcome)) for entry in entries}
-        return {shard: by for shard, by in sorted(found.items()) if by is not None}
+        entries = (each if isinstance(each, Entry) else entry_of(each) for each in records)
+        pairs = {(entry.shard, entry.outcome) for entry in entries}
+        return {pair[0]: self.by[pair] for pair in sorted(pairs & self.by.keys())}
 
 
 def taken_back(store: ObjectStore, newest: Version | None) -> TakenBack:
