@@ -103,6 +103,18 @@ def test_what_a_revert_took_back_is_known(grown: Version, make_job: Callable, st
     assert taken_back(store, brought).among(nightly.finish_all()) == {}
 
 
+def test_an_erasure_brings_nothing_back(grown: Version, make_job: Callable, store: ObjectStore) -> None:
+    """The receipt of a shard that was taken back names what stands for its file now."""
+    back = revert(store, 1)
+    opened, nightly = relabel.open(store.url), make_job({**SHARDS, "c.tar": 5}, run_id="nightly")
+    for row in (2, 3):
+        opened.withdraw({"c.tar": [f"c.tar-{row}"], "a.tar": [f"a.tar-{row}"]}, "asked", ahead=True)
+        newest = opened.erase(apply=True).release
+        receipts = nightly.finish_all()
+        assert {receipt.shard for receipt in receipts if receipt.run_id.startswith("erase")} == {"a.tar", "c.tar"}
+        assert taken_back(store, newest).among(receipts) == {"c.tar": f"release {back.version} went back to 1"}
+
+
 def test_another_teacher_is_taken_back_whole(make_job: Callable, store: ObjectStore) -> None:
     make_job(SHARDS).run()
     large = make_job(SHARDS, run_id="run-2", teacher="large")

@@ -11,6 +11,7 @@ from ..errors import Refused
 from ..storage.objects import ObjectStore
 from .recalls import read_recalls
 from .receipts import Receipt
+from .redactions import read_redactions
 from .segments import Entry, entry_of, merge, read_segment
 from .versions import Version, read_version, version_numbers
 
@@ -52,10 +53,11 @@ def taken_back(store: ObjectStore, newest: Version | None) -> TakenBack:
 
 
 class EntryReader:
-    """Versions share segments; each is read once."""
+    """Versions share segments; each is read once. What stands for a redacted file counts as the file does."""
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
+        self._redactions = read_redactions(store)
         self._segments: dict[str, list[Entry]] = {}
 
     def pairs(self, number: int) -> set[tuple[str, str]]:
@@ -65,7 +67,10 @@ class EntryReader:
             if ref.path not in self._segments:
                 self._segments[ref.path] = read_segment(self.store, ref)
             lists.append(self._segments[ref.path])
-        return {(entry.shard, entry.outcome) for entry in merge(lists).values()}
+        entries = merge(lists).values()
+        current = self._redactions.current
+        now = {(entry.shard, each.sha256) for entry in entries if entry.data and (each := current(entry.data))}
+        return now | {(entry.shard, entry.outcome) for entry in entries}
 
 
 def refuse_taken_back(found: Mapping[str, str]) -> None:
