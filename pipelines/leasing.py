@@ -58,7 +58,8 @@ def leased(
 ) -> Iterator[tuple[Plan, int | None]]:
     """The plan, and the number of the lease under which it is carried out.
 
-    A plan that labels nothing, and deletes no part that another run may be working with, needs none. Otherwise the plan is made again where another run held the store since.
+    A plan that labels nothing, and deletes no part that another run may be working with, needs none.
+    Otherwise the plan is made again where another run held the store since.
     """
     store = job.open_store()
     before = lease_names(store)

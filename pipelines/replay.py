@@ -180,8 +180,8 @@ def held_shards(store: ObjectStore, version: Version) -> frozenset[str]:
     reason = find_recall(store, version.version)
     if reason is not None:
         raise Refused(
-            f"release {version.version} of {store.url} is the newest and is recalled ({reason}); a replay would publish "
-            "its labels again. `relabel revert` to a good release first."
+            f"release {version.version} of {store.url} is the newest and is recalled ({reason}); a replay would "
+            "publish its labels again. `relabel revert` to a good release first."
         )
     return frozenset(EntryColumns(store, version.segments).tokens())
 

@@ -13,13 +13,14 @@ import pytest
 import store_run
 from store_run import PART_ROWS, Length, StoreJob, label, labelled_parts, make_run, replay, run, write_source
 
+from pipelines.dead_commands import open_records, release_records
 from pipelines.leasing import leased
 from pipelines.plan import plan
 from pipelines.recipe import Recipe
 from pipelines.replay import keep_unpublished, plan_replay
 from pipelines.stopping import StopRequest
 from pipelines.writing import write_part
-from relabel.errors import Refused, RelabelError, StoreCorrupt, UnknownName
+from relabel.errors import Refused, RelabelError, StoreCorrupt, TooManyDeadLetters, UnknownName
 from relabel.releases.leases import StoreBusy, acquire, release
 from relabel.releases.recalls import write_recall
 from relabel.releases.receipts import Receipts
@@ -282,6 +283,23 @@ def test_nothing_is_published_on_top_of_a_recalled_release(source: Path, store: 
     write_recall(store, 1, "of another data set")
     with pytest.raises(Refused, match=r"release 1 .* is recalled \(of another data set\).*`relabel revert`"):
         plan_replay(make_run(source, store), 1)
+
+
+def test_what_is_withdrawn_and_erased_is_listed_no_more(source: Path, store: MemoryStore) -> None:
+    opened = Store(store)
+    opened.withdraw({"two.tar": ["4"]}, "asked")
+    for turn in range(2):
+        for listed in (release_records(store, "1"), release_records(store, "latest")):
+            places = [(letter["shard"], letter["key"]) for letter in listed.letters(None)]
+            assert places == [("one.tar", "1"), ("two.tar", "1")], turn
+            assert listed.counts(None) == [("samples", "corrupt_image", 2)]
+        opened.erase(apply=True)
+    strict: dict[str, Any] = {"dead_letters": {"max_fraction": 0.0, "allow": 0}}
+    write_shard(source / "new.tar", [b"bad", b"bad"])
+    with pytest.raises(TooManyDeadLetters):
+        run(make_run(source, store, "refused", **strict))
+    opened.withdraw({"new.tar": ["0"]}, "asked", ahead=True)
+    assert [letter["key"] for letter in open_records(store).letters(None) if letter["shard"] == "new.tar"] == ["1"]
 
 
 def test_numerics_that_differ_are_told(source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
