@@ -16,14 +16,16 @@ import pyarrow.compute as pc
 
 from relabel.digests import Json
 from relabel.errors import Refused
-from relabel.reasons import Status
+from relabel.labels.shard_file import decode_label_shard
+from relabel.reasons import Reason, Status
 from relabel.releases.commit import commit
 from relabel.releases.letters import Record, check_reason, dead_reasons, read_letters
 from relabel.releases.recalls import find_recall
 from relabel.releases.receipts import Receipt, Receipts
+from relabel.releases.redactions import Redactions, read_redactions
 from relabel.releases.release import find_version
-from relabel.releases.segments import EntryColumns, read_segments
-from relabel.releases.stored import absences
+from relabel.releases.segments import EntryColumns, entry_of, read_segments
+from relabel.releases.stored import absences, get_checked
 from relabel.releases.taken_back import TakenBack, refuse_taken_back, taken_back
 from relabel.releases.unpublished import unpublished
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
@@ -111,7 +113,9 @@ def plan_replay(job: Job, release: int | str | None, reason: str | None = None) 
     shards = {shard.token: shard for shard in open_source(job.source).shards()}
     finished = Receipts(store, job.fingerprint).load()
     held = held_shards(store, parent) if version and parent else None
-    obstacles = Obstacles(store, shards, finished.receipts, read_withdrawals(store), taken_back(store, parent), held)
+    job = dataclasses.replace(job, withdrawn=read_withdrawals(store))
+    redactions = read_redactions(store)
+    obstacles = Obstacles(store, shards, finished.receipts, job.withdrawn, taken_back(store, parent), held)
     parts = find_parts(job, store)
     todo: list[Todo] = []
     done: dict[str, Receipt] = {}
@@ -124,7 +128,9 @@ def plan_replay(job: Job, release: int | str | None, reason: str | None = None) 
         newest = finished.receipts[record.token]
         task = ShardTask(shards[record.token], finished.next_generation(record.token))
         if newest.status != "dead":
-            task = dataclasses.replace(task, replay=Replay(dead_keys(store, record, newest, reason), newest))
+            task = dataclasses.replace(
+                task, replay=Replay(dead_keys(store, redactions, record, newest, reason), newest)
+            )
         if task.replay.keys if task.replay is not None else reason in (None, newest.reason):
             todo.append(with_parts(job, Todo(task, "replay"), parts))
         else:
@@ -202,8 +208,8 @@ class Obstacles:
 
     def why_not(self, record: Record) -> str | None:
         """Why a shard is left as it is, or to a run; None: it is not."""
-        if record.shard in self.withdrawn.shards or self.withdrawn.keys_of(record.shard):
-            return "holds withdrawn samples and stays as it is"
+        if record.shard in self.withdrawn.shards:
+            return "is withdrawn and stays as it is"
         if record.token not in self.shards:
             listed = any(shard.name == record.shard for shard in self.shards.values())
             changed, gone = "has changed since; a run labels it anew", "is gone from the source; a run takes it out"
@@ -211,18 +217,30 @@ class Obstacles:
         newest = self.newest.get(record.token)
         if newest is None or absences(self.store, newest.objects()):
             return "has lost its output; a run labels it anew"
+        if self.withdrawn.concerns(entry_of(newest)) and self.holds_withdrawn(newest):
+            return f"holds withdrawn samples: `relabel erase {self.store.url}` first, then replay it"
         if found := self.taken.among([record, newest]):
             return f"was taken back ({found[record.shard]}) and stays so"
         if self.held is not None and record.shard not in self.held:
             return "is no part of the newest release and stays as it is"
         return None
 
+    def holds_withdrawn(self, receipt: Receipt) -> bool:
+        """Whether rows of its file are withdrawn and not blank."""
+        assert receipt.data is not None
+        rows = decode_label_shard(get_checked(self.store, receipt.data), ["key", "reason"])
+        blank = pc.fill_null(pc.equal(rows["reason"], str(Reason.WITHDRAWN)), False).to_numpy()
+        return bool((self.withdrawn.rows(receipt.shard, rows["key"]) & ~blank).any())
 
-def dead_keys(store: ObjectStore, record: Record, newest: Receipt, reason: str | None) -> frozenset[str]:
+
+def dead_keys(
+    store: ObjectStore, redactions: Redactions, record: Record, newest: Receipt, reason: str | None
+) -> frozenset[str]:
     """Samples that are dead in a record and still are in the shard's newest receipt, there with this reason."""
     keys = {letter["key"] for letter in read_letters(store, [newest], reason)}
     if record.generation != newest.generation and record.status != "dead":
-        keys &= {letter["key"] for letter in read_letters(store, [record])}
+        lying = record.dead_letters and redactions.current(record.dead_letters)
+        keys &= {letter["key"] for letter in read_letters(store, [dataclasses.replace(record, dead_letters=lying)])}
     return frozenset(keys)
 
 

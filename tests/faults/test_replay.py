@@ -6,6 +6,7 @@ import functools
 import io
 import os
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipelines.replay import keep_unpublished, plan_replay
 from pipelines.stopping import StopRequest
 from pipelines.writing import write_part
 from relabel.errors import Refused, RelabelError, StoreCorrupt, TooManyDeadLetters, UnknownName
+from relabel.releases.erase import erase
 from relabel.releases.leases import StoreBusy, acquire, release
 from relabel.releases.recalls import write_recall
 from relabel.releases.receipts import Receipts
@@ -29,6 +31,7 @@ from relabel.releases.revert import revert
 from relabel.releases.stored import one_request_at_a_time
 from relabel.releases.unpublished import unpublished
 from relabel.releases.verify import verify
+from relabel.releases.withdrawals import write_withdrawals
 from relabel.storage.objects import ObjectStore
 from relabel.testing.faults import BY_NAME, Crash, FaultyStore, OperatedStore, Operation
 from relabel.testing.memory import MemoryStore
@@ -300,6 +303,41 @@ def test_what_is_withdrawn_and_erased_is_listed_no_more(source: Path, store: Mem
         run(make_run(source, store, "refused", **strict))
     opened.withdraw({"new.tar": ["0"]}, "asked", ahead=True)
     assert [letter["key"] for letter in open_records(store).letters(None) if letter["shard"] == "new.tar"] == ["1"]
+
+
+@pytest.mark.parametrize("release", [None, 1])
+def test_withdrawn_samples_hold_a_replay_up_until_they_are_erased(
+    source: Path, monkeypatch: pytest.MonkeyPatch, release: int | None
+) -> None:
+    store, strict = MemoryStore(), {"dead_letters": {"max_fraction": 0.0, "allow": 0 if release is None else 3}}
+    with pytest.raises(TooManyDeadLetters, match="until `relabel erase STORE`") if release is None else nullcontext():
+        run(make_run(source, store, "first", **strict))
+    mend(monkeypatch)
+    # Samples that are fine and dead, and one that the shard does not hold.
+    write_withdrawals(store, {"two.tar": ["0", "4", "none"], "one.tar": ["none"]}, "asked")
+    done = replay(make_run(source, store, "early", **strict), release)
+    assert done.outcome.plan.warnings == [
+        f"two.tar holds withdrawn samples: `relabel erase {store.url}` first, then replay it."
+    ]
+    assert done.repaired_samples == 1
+    erase(store, apply=True)
+    done = replay(make_run(source, store, "again", **strict), release)
+    assert (done.repaired_samples, done.outcome.plan.warnings) == (1, [])
+    newest = run(make_run(source, store, "after", **strict)).release
+    assert newest is not None
+    assert (newest.counts.ok, newest.counts.reasons) == (9, {"withdrawn": 2})
+    assert verify(store, "latest", "full").problems == []
+
+
+def test_a_source_that_is_withdrawn_whole_says_so(source: Path) -> None:
+    store = MemoryStore()
+    one = {"dead_letters": {"max_fraction": 0.0, "allow": 0}}
+    with pytest.raises(TooManyDeadLetters):
+        run(make_run(source, store, "first", shards="one.tar", **one))
+    write_withdrawals(store, {"one.tar": ["0", "1"]}, "licence")
+    erase(store)
+    with pytest.raises(Refused, match=r"every sample of the source \(2\) is withdrawn"):
+        run(make_run(source, store, "second", shards="one.tar", **one))
 
 
 def test_numerics_that_differ_are_told(source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
