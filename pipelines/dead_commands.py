@@ -18,7 +18,7 @@ from relabel.releases.withdrawals import read_withdrawals
 from relabel.storage.objects import ObjectStore
 from relabel.storage.opening import open_store as open_objects
 
-from .terminal import Add, add_overrides, add_store, emit, positive, say, storage_options, table
+from .terminal import Add, add_if_busy, add_overrides, add_store, emit, positive, say, storage_options, table
 
 SHOWN = 20
 
@@ -41,6 +41,7 @@ def declare(add: Add) -> None:
     which.add_argument("--open", action="store_true", help="those that no release holds; the next run publishes them")
     replay.add_argument("--reason", metavar="CODE", help="only of this reason")
     replay.add_argument("--address", help="a running Ray cluster (default: a local one for this replay)")
+    add_if_busy(replay)
 
 
 def dead_command(options: argparse.Namespace) -> int:
@@ -129,10 +130,16 @@ def attempts(letter: dict[str, Json]) -> str:
 
 
 def replay_command(options: argparse.Namespace) -> int:
+    from .leasing import IfBusy
     from .replay import replay
 
     replayed = replay(
-        options.recipe, options.overrides, release=options.release, reason=options.reason, address=options.address
+        options.recipe,
+        options.overrides,
+        release=options.release,
+        reason=options.reason,
+        address=options.address,
+        if_busy=IfBusy(options.if_busy),
     )
     if options.json:
         emit(replayed.to_json())
