@@ -14,7 +14,7 @@ from relabel.releases.receipts import Receipts
 from relabel.releases.revert import revert
 from relabel.releases.segments import read_segments
 from relabel.releases.stored import one_request_at_a_time
-from relabel.releases.taken_back import taken_back
+from relabel.releases.taken_back import refuse_taken_back, taken_back
 from relabel.releases.verify import verify
 from relabel.releases.versions import Version, read_version, version_numbers
 from relabel.storage.objects import ObjectStore
@@ -96,7 +96,10 @@ def test_what_a_revert_took_back_is_known(grown: Version, make_job: Callable, st
     nightly = make_job({**SHARDS, "c.tar": 5}, run_id="nightly")
     assert taken_back(store, grown).among(nightly.finish_all()) == {}
     back = revert(store, 1)
-    assert taken_back(store, back).among(nightly.finish_all()) == {"c.tar": "release 3 went back to 1"}
+    found = taken_back(store, back).among(nightly.finish_all())
+    assert found == {"c.tar": "release 3 went back to 1"}
+    with pytest.raises(Refused, match=r"until these shards change, leave .*`relabel run RECIPE --bring-back`"):
+        refuse_taken_back(found)
     new_bytes = make_job({**SHARDS, "c.tar": 6}, run_id="mended", etags={"c.tar": "new"})
     assert taken_back(store, back).among(new_bytes.finish_all()) == {}
     brought = nightly.run()  # on purpose; from then on it is the latest and not taken back any more

@@ -79,6 +79,7 @@ def refuse_taken_back(found: Mapping[str, str]) -> None:
         shard, by = next(iter(found.items()))
         raise Refused(
             f"{by}. This run would publish labels again that were taken out of use with that: of {len(found)} shards "
-            f"(first: {shard!r}). Nothing was published. Change the recipe or the source, withdraw the shards, or "
-            "`relabel revert` to a good release; to publish these labels on purpose, run with --bring-back."
+            f"(first: {shard!r}). Nothing was published, and nothing will be until these shards change, leave the "
+            "source or are withdrawn, the recipe makes other labels, or you `relabel revert` to a good release. To "
+            "publish these labels on purpose: `relabel run RECIPE --bring-back` (`publish` and `replay` never do)."
         )
