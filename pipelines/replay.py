@@ -25,7 +25,7 @@ from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.redactions import Redactions, read_redactions
 from relabel.releases.release import find_version
 from relabel.releases.segments import EntryColumns, entry_of, read_segments
-from relabel.releases.stored import absences, get_checked
+from relabel.releases.stored import get_checked, in_threads
 from relabel.releases.taken_back import TakenBack, refuse_taken_back, taken_back
 from relabel.releases.unpublished import unpublished
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
@@ -109,32 +109,35 @@ def plan_replay(job: Job, release: int | str | None, reason: str | None = None) 
     version = None if release is None else read_version(store, find_version(store, release, accept_partial=True))
     parent = newest_version(store)  # read after the other, so that it is no older
     require_sources(store, job, parent)
-    records = dead_records(store, job, version, parent)
+    wanted = [record for record in dead_records(store, job, version, parent) if is_wanted(record, reason)]
     shards = {shard.token: shard for shard in open_source(job.source).shards()}
-    finished = Receipts(store, job.fingerprint).load()
+    receipts = Receipts(store, job.fingerprint)
+    finished = receipts.load()
+    newest = {each.token: finished.receipts[each.token] for each in wanted if each.token in finished.receipts}
+    present = receipts.data_present(dataclasses.replace(finished, receipts=newest))
     held = held_shards(store, parent) if version and parent else None
     job = dataclasses.replace(job, withdrawn=read_withdrawals(store))
     redactions = read_redactions(store)
-    obstacles = Obstacles(store, shards, finished.receipts, job.withdrawn, taken_back(store, parent), held)
+    names = frozenset(shard.name for shard in shards.values())
+    obstacles = Obstacles(store, shards, names, newest, present, job.withdrawn, taken_back(store, parent), held)
     parts = find_parts(job, store)
+
+    def task_of(record: Record) -> ShardTask:
+        task, last = ShardTask(shards[record.token], finished.next_generation(record.token)), newest[record.token]
+        if last.status == "dead":
+            return task
+        return dataclasses.replace(task, replay=Replay(dead_keys(store, redactions, record, last, reason), last))
+
+    found = in_threads(obstacles.why_not, wanted)
+    skipped = [f"{record.shard} {why}." for record, why in zip(wanted, found, strict=True) if why is not None]
     todo: list[Todo] = []
     done: dict[str, Receipt] = {}
-    skipped: list[str] = []
-    for record in (each for each in records if is_wanted(each, reason)):
-        why = obstacles.why_not(record)
-        if why is not None:
-            skipped.append(f"{record.shard} {why}.")
-            continue
-        newest = finished.receipts[record.token]
-        task = ShardTask(shards[record.token], finished.next_generation(record.token))
-        if newest.status != "dead":
-            task = dataclasses.replace(
-                task, replay=Replay(dead_keys(store, redactions, record, newest, reason), newest)
-            )
-        if task.replay.keys if task.replay is not None else reason in (None, newest.reason):
+    for task in in_threads(task_of, [record for record, why in zip(wanted, found, strict=True) if why is None]):
+        last = newest[task.shard.token]
+        if task.replay.keys if task.replay is not None else reason in (None, last.reason):
             todo.append(with_parts(job, Todo(task, "replay"), parts))
         else:
-            done[record.token] = newest
+            done[task.shard.token] = last
     replayed = [shards[token] for token in (*done, *(entry.task.shard.token for entry in todo))]
     redone = [] if version else parts_with_dead(store, parts, reason)
     return Plan(job, replayed, todo, done, [], parent, [], skipped, [], redone=redone)
@@ -143,7 +146,8 @@ def plan_replay(job: Job, release: int | str | None, reason: str | None = None) 
 def parts_with_dead(store: ObjectStore, parts: Mapping[str, Sequence[Part]], reason: str | None) -> list[str]:
     """Of shards that are not finished: parts that hold what is dead, which the next run would take as they are."""
     held = [part for folder, found in parts.items() if "-only-" not in folder for part in found]
-    return [part.path for part in held if any_dead(read_part(store, part), reason)]
+    dead = in_threads(lambda part: any_dead(read_part(store, part), reason), held)
+    return [part.path for part, found in zip(held, dead, strict=True) if found]
 
 
 def any_dead(rows: pa.Table, reason: str | None) -> bool:
@@ -199,8 +203,12 @@ class Obstacles:
     store: ObjectStore
     shards: Mapping[str, Shard]
     """Of the source, by token."""
+    names: frozenset[str]
+    """Of these."""
     newest: Mapping[str, Receipt]
     """By token."""
+    present: set[str]
+    """Tokens of those whose output is in place."""
     withdrawn: Withdrawn
     taken: TakenBack
     held: frozenset[str] | None
@@ -211,12 +219,11 @@ class Obstacles:
         if record.shard in self.withdrawn.shards:
             return "is withdrawn and stays as it is"
         if record.token not in self.shards:
-            listed = any(shard.name == record.shard for shard in self.shards.values())
             changed, gone = "has changed since; a run labels it anew", "is gone from the source; a run takes it out"
-            return changed if listed else gone
-        newest = self.newest.get(record.token)
-        if newest is None or absences(self.store, newest.objects()):
+            return changed if record.shard in self.names else gone
+        if record.token not in self.present:
             return "has lost its output; a run labels it anew"
+        newest = self.newest[record.token]
         if self.withdrawn.concerns(entry_of(newest)) and self.holds_withdrawn(newest):
             return f"holds withdrawn samples: `relabel erase {self.store.url}` first, then replay it"
         if found := self.taken.among([record, newest]):

@@ -28,7 +28,7 @@ from relabel.releases.recalls import write_recall
 from relabel.releases.receipts import Receipts
 from relabel.releases.release import Release, Store
 from relabel.releases.revert import revert
-from relabel.releases.stored import one_request_at_a_time
+from relabel.releases.stored import LIST_FROM, one_request_at_a_time
 from relabel.releases.unpublished import unpublished
 from relabel.releases.verify import verify
 from relabel.releases.withdrawals import write_withdrawals
@@ -338,6 +338,16 @@ def test_a_source_that_is_withdrawn_whole_says_so(source: Path) -> None:
     erase(store)
     with pytest.raises(Refused, match=r"every sample of the source \(2\) is withdrawn"):
         run(make_run(source, store, "second", shards="one.tar", **one))
+
+
+def test_a_plan_lists_outputs_once_however_many_shards_there_are(source: Path) -> None:
+    for number in range(LIST_FROM // 2):  # each with a label shard and a file of dead letters
+        write_shard(source / f"more-{number:03}.tar", [b"fine", b"bad"])
+    store = Recorder(MemoryStore())
+    run(make_run(source, store, "first"))
+    store.kinds.clear()
+    assert len(plan_replay(make_run(source, store, "again"), 1).todo) == LIST_FROM // 2 + len(DEAD)
+    assert store.kinds.count("head") < len(DEAD)
 
 
 def test_numerics_that_differ_are_told(source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
