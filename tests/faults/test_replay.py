@@ -309,7 +309,8 @@ def test_what_is_withdrawn_and_erased_is_listed_no_more(source: Path, store: Mem
 def test_withdrawn_samples_hold_a_replay_up_until_they_are_erased(
     source: Path, monkeypatch: pytest.MonkeyPatch, release: int | None
 ) -> None:
-    store, strict = MemoryStore(), {"dead_letters": {"max_fraction": 0.0, "allow": 0 if release is None else 3}}
+    store = MemoryStore()
+    strict: dict[str, Any] = {"dead_letters": {"max_fraction": 0.0, "allow": 0 if release is None else 3}}
     with pytest.raises(TooManyDeadLetters, match="until `relabel erase STORE`") if release is None else nullcontext():
         run(make_run(source, store, "first", **strict))
     mend(monkeypatch)
@@ -331,7 +332,7 @@ def test_withdrawn_samples_hold_a_replay_up_until_they_are_erased(
 
 def test_a_source_that_is_withdrawn_whole_says_so(source: Path) -> None:
     store = MemoryStore()
-    one = {"dead_letters": {"max_fraction": 0.0, "allow": 0}}
+    one: dict[str, Any] = {"dead_letters": {"max_fraction": 0.0, "allow": 0}}
     with pytest.raises(TooManyDeadLetters):
         run(make_run(source, store, "first", shards="one.tar", **one))
     write_withdrawals(store, {"one.tar": ["0", "1"]}, "licence")
