@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from relabel.errors import TooManyDeadLetters
+from relabel.errors import Refused, TooManyDeadLetters
+from relabel.reasons import Reason
 from relabel.releases.letters import Record, dead_reasons, read_letters
 from relabel.storage.objects import ObjectStore
 
@@ -100,9 +101,17 @@ def budget_of(limits: DeadLetters, sizes: Iterable[int], records: Iterable[Recor
 
 
 def check_budget(store: ObjectStore, budget: Budget, records: Sequence[Record]) -> None:
-    """Raises TooManyDeadLetters where the limits cannot be kept; `records` are what is finished."""
+    """Raises TooManyDeadLetters where the limits cannot be kept; `records` are what is finished.
+
+    Raises Refused where every sample is withdrawn.
+    """
     done = budget.shards >= budget.num_shards
     if done and budget.samples and not budget.ok:
+        if not budget.dead_samples and all(record.reasons.keys() == {Reason.WITHDRAWN} for record in records):
+            raise Refused(
+                f"every sample of the source ({budget.samples}) is withdrawn, and a release without labels is not "
+                "published. Add other shards to the source."
+            )
         found = ", ".join(f"{number} {reason}" for reason, number in sorted(all_reasons(records).items()))
         raise TooManyDeadLetters(
             f"none of {budget.samples} samples got a label ({found}). Nothing was published. Check source.fields and "
@@ -136,7 +145,7 @@ def describe(overrun: Overrun, budget: Budget, examples: Sequence[dict[str, obje
         + (f"Stopped early with {budget.shards} of {budget.num_shards} shards finished. " if early else "")
         + f"First: {shown}. Nothing was published now and nothing is lost: `relabel dead STORE --open` lists them. "
         "Mend the cause and `relabel replay RECIPE --open` labels just these again, or raise "
-        f"{overrun.field}.max_fraction; then run again."
+        f"{overrun.field}.max_fraction; then run again. Withdrawn samples count until `relabel erase STORE`."
     )
 
 

@@ -58,12 +58,13 @@ def leased(
 ) -> Iterator[tuple[Plan, int | None]]:
     """The plan, and the number of the lease under which it is carried out.
 
-    A plan that labels nothing needs none. Otherwise the plan is made again where another run held the store since.
+    A plan that labels nothing, and deletes no part that another run may be working with, needs none.
+    Otherwise the plan is made again where another run held the store since.
     """
     store = job.open_store()
     before = lease_names(store)
     todo = make_plan()
-    if not todo.todo:
+    if not todo.todo and not todo.redone:
         yield todo, None
         return
     require_commits(store)

@@ -1,7 +1,9 @@
 """Midway: what a run decides after each finished shard: to stop, where it cannot keep its budget; to publish so far."""
 
+import sys
 from collections.abc import Callable, Mapping
 
+from relabel.errors import StorageError
 from relabel.releases.commit import Draft
 from relabel.releases.receipts import Receipt
 
@@ -30,7 +32,10 @@ class Midway:
             return False
         finished = len(self._receipts)
         if self.milestones.due(finished) and self._budget.ok and self._budget.overrun_so_far() is None:
-            self.milestones.publish(self._store, finished, lambda: self._draft(self._todo, self._receipts))
+            try:
+                self.milestones.publish(self._store, finished, lambda: self._draft(self._todo, self._receipts))
+            except StorageError as error:  # the next shard tries again; the labels are safe without it
+                print(f"relabel: a milestone is not published yet ({error})", file=sys.stderr, flush=True)
         return True
 
     def check(self) -> None:

@@ -64,6 +64,8 @@ class Plan:
     """Only its shards are to label."""
     taken_back: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Finished shards whose labels a revert or a recall took out of use, and by what: no run publishes them again."""
+    redone: Sequence[str] = ()
+    """Parts of unfinished shards, to be deleted so that the next run labels their rows again."""
 
     @property
     def run_id(self) -> str:

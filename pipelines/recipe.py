@@ -1,6 +1,5 @@
 """Recipe: what a run labels, with what, into which store. Every field of the YAML is documented here."""
 
-import math
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -157,7 +156,8 @@ class Milestones(Section):
 
     every: str = Field(pattern=r"^(\d+(\.\d+)?%|\d+(\.\d+)?[smhd])$")
     """A share of the source's shards (`10%`) or a time (`90m`, `24h`, `7d`); a release whenever so much has passed
-    since the last one. Readers must accept partial releases: `latest` stays the newest complete one."""
+    since the last one; at least `1%` or `10m`, for every release is kept for ever and read by every commit. Readers
+    must accept partial releases: `latest` stays the newest complete one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -167,8 +167,9 @@ class Milestones(Section):
     @field_validator("every")
     @classmethod
     def is_a_step(cls, every: str) -> str:
-        if not 0 < float(every[:-1]) <= (100 if every.endswith("%") else math.inf):
-            raise ValueError("expected more than nothing and at most 100%")
+        number, unit = float(every[:-1]), every[-1]
+        if not (1 <= number <= 100 if unit == "%" else number * SECONDS[unit] >= 600):
+            raise ValueError(f"expected 1% to 100% of the shards, or at least 10m, got {every}")
         return every
 
     @property

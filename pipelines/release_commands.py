@@ -19,7 +19,7 @@ from relabel.releases.withdrawals import Samples
 from relabel.storage.objects import ObjectInfo
 from relabel.storage.opening import open_store as open_objects
 
-from .store_commands import open_store
+from .store_commands import latest_for_readers, open_store, tell_latest
 from .terminal import Add, add_store, aligned, emit, positive, say, size, storage_options
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -182,7 +182,8 @@ def tag_command(options: argparse.Namespace) -> int:
     if options.json:
         emit({"tag": options.name, "release": number})
     else:
-        say(f"{options.name} names release {number} of {store.url} from now on")
+        latest = tell_latest(store, read_version(store.objects, number))
+        say(f"{options.name} names release {number} of {store.url} from now on", *latest)
     return 0
 
 
@@ -204,6 +205,7 @@ def revert_command(options: argparse.Namespace) -> int:
             f"published release {version.version}: the labels of release {number} again"
             + ("" if same else ", and what another run published meanwhile"),
             f"  {version.counts.shards} shards, {version.counts.ok} ok, content {version.content_digest[:16]}",
+            *tell_latest(store, version),
             "  What this took back is not published again by a run, unless with --bring-back.",
         )
     return 0
@@ -216,15 +218,16 @@ def recall_command(options: argparse.Namespace) -> int:
     recalls, numbers = store.recalls(), version_numbers(store.objects)
     usable = [each for each in numbers if each not in recalls]
     later = [each for each in usable if each > number]
+    latest = latest_for_readers(store)
     tags = [name for name, named in store.tags().items() if named == number]
     if options.json:
-        fields = {"release": number, "reason": reason, "latest": usable[-1] if usable else None}
+        fields = {"release": number, "reason": reason, "latest": latest}
         emit({**fields, "later_releases": later, "tags": tags})
         return 0
     say(f"release {number} of {store.url} is recalled: {reason}")
     if reason != options.reason.strip():
         say("  It was recalled before; the first reason stands.")
-    say(f"  `latest` is release {usable[-1]}." if usable else "  No release is left that `latest` could be.")
+    say(f"  `latest` is release {latest}." if latest else "  No release is left that `latest` could be.")
     if tags:
         say(f"  Tagged {', '.join(tags)}: who opens it by that name is warned.")
     if later:

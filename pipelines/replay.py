@@ -16,14 +16,17 @@ import pyarrow.compute as pc
 
 from relabel.digests import Json
 from relabel.errors import Refused
-from relabel.reasons import Status
+from relabel.labels.shard_file import decode_label_shard
+from relabel.reasons import Reason, Status
 from relabel.releases.commit import commit
 from relabel.releases.letters import Record, check_reason, dead_reasons, read_letters
+from relabel.releases.recalls import find_recall
 from relabel.releases.receipts import Receipt, Receipts
+from relabel.releases.redactions import Redactions, read_redactions
 from relabel.releases.release import find_version
-from relabel.releases.segments import read_segments
-from relabel.releases.stored import absences
-from relabel.releases.taken_back import refuse_taken_back, taken_back
+from relabel.releases.segments import EntryColumns, entry_of, read_segments
+from relabel.releases.stored import get_checked, in_threads
+from relabel.releases.taken_back import TakenBack, refuse_taken_back, taken_back
 from relabel.releases.unpublished import unpublished
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
 from relabel.releases.withdrawals import Withdrawn, read_withdrawals
@@ -106,36 +109,45 @@ def plan_replay(job: Job, release: int | str | None, reason: str | None = None) 
     version = None if release is None else read_version(store, find_version(store, release, accept_partial=True))
     parent = newest_version(store)  # read after the other, so that it is no older
     require_sources(store, job, parent)
-    records = dead_records(store, job, version, parent)
-    withdrawn = read_withdrawals(store)
+    wanted = [record for record in dead_records(store, job, version, parent) if is_wanted(record, reason)]
     shards = {shard.token: shard for shard in open_source(job.source).shards()}
-    finished = Receipts(store, job.fingerprint).load()
+    receipts = Receipts(store, job.fingerprint)
+    finished = receipts.load()
+    newest = {each.token: finished.receipts[each.token] for each in wanted if each.token in finished.receipts}
+    present = receipts.data_present(dataclasses.replace(finished, receipts=newest))
+    held = held_shards(store, parent) if version and parent else None
+    job = dataclasses.replace(job, withdrawn=read_withdrawals(store))
+    redactions = read_redactions(store)
+    names = frozenset(shard.name for shard in shards.values())
+    obstacles = Obstacles(store, shards, names, newest, present, job.withdrawn, taken_back(store, parent), held)
     parts = find_parts(job, store)
+
+    def task_of(record: Record) -> ShardTask:
+        task, last = ShardTask(shards[record.token], finished.next_generation(record.token)), newest[record.token]
+        if last.status == "dead":
+            return task
+        return dataclasses.replace(task, replay=Replay(dead_keys(store, redactions, record, last, reason), last))
+
+    found = in_threads(obstacles.why_not, wanted)
+    skipped = [f"{record.shard} {why}." for record, why in zip(wanted, found, strict=True) if why is not None]
     todo: list[Todo] = []
     done: dict[str, Receipt] = {}
-    skipped: list[str] = []
-    for record in (each for each in records if is_wanted(each, reason)):
-        why = why_not(store, record, finished.receipts, shards, withdrawn)
-        if why is not None:
-            skipped.append(f"{record.shard} {why}.")
-            continue
-        newest = finished.receipts[record.token]
-        task = ShardTask(shards[record.token], finished.next_generation(record.token))
-        if newest.status != "dead":
-            task = dataclasses.replace(task, replay=Replay(dead_keys(store, record, newest, reason), newest))
-        if task.replay.keys if task.replay is not None else reason in (None, newest.reason):
+    for task in in_threads(task_of, [record for record, why in zip(wanted, found, strict=True) if why is None]):
+        last = newest[task.shard.token]
+        if task.replay.keys if task.replay is not None else reason in (None, last.reason):
             todo.append(with_parts(job, Todo(task, "replay"), parts))
         else:
-            done[record.token] = newest
+            done[task.shard.token] = last
     replayed = [shards[token] for token in (*done, *(entry.task.shard.token for entry in todo))]
-    stale = [] if version else parts_with_dead(store, parts, reason)
-    return Plan(job, replayed, todo, done, [], parent, [], skipped, stale)
+    redone = [] if version else parts_with_dead(store, parts, reason)
+    return Plan(job, replayed, todo, done, [], parent, [], skipped, [], redone=redone)
 
 
 def parts_with_dead(store: ObjectStore, parts: Mapping[str, Sequence[Part]], reason: str | None) -> list[str]:
     """Of shards that are not finished: parts that hold what is dead, which the next run would take as they are."""
     held = [part for folder, found in parts.items() if "-only-" not in folder for part in found]
-    return [part.path for part in held if any_dead(read_part(store, part), reason)]
+    dead = in_threads(lambda part: any_dead(read_part(store, part), reason), held)
+    return [part.path for part, found in zip(held, dead, strict=True) if found]
 
 
 def any_dead(rows: pa.Table, reason: str | None) -> bool:
@@ -173,30 +185,69 @@ def is_wanted(record: Record, reason: str | None) -> bool:
     return bool(reasons) if reason is None else reason in reasons
 
 
-def why_not(
-    store: ObjectStore,
-    record: Record,
-    newest: Mapping[str, Receipt],
-    shards: Mapping[str, Shard],
-    withdrawn: Withdrawn,
-) -> str | None:
-    """Why a shard is left as it is, or to a run; None: it is not."""
-    if record.shard in withdrawn.shards or withdrawn.keys_of(record.shard):
-        return "holds withdrawn samples and stays as it is"
-    if record.token not in shards:
-        listed = any(shard.name == record.shard for shard in shards.values())
-        changed, gone = "has changed since; a run labels it anew", "is gone from the source; a run takes it out"
-        return changed if listed else gone
-    if record.token not in newest or absences(store, newest[record.token].objects()):
-        return "has lost its output; a run labels it anew"
-    return None
+def held_shards(store: ObjectStore, version: Version) -> frozenset[str]:
+    """The shards of the release on which a replay publishes; raises Refused where it is recalled."""
+    reason = find_recall(store, version.version)
+    if reason is not None:
+        raise Refused(
+            f"release {version.version} of {store.url} is the newest and is recalled ({reason}); a replay would "
+            "publish its labels again. `relabel revert` to a good release first."
+        )
+    return frozenset(EntryColumns(store, version.segments).tokens())
 
 
-def dead_keys(store: ObjectStore, record: Record, newest: Receipt, reason: str | None) -> frozenset[str]:
+@dataclasses.dataclass(frozen=True)
+class Obstacles:
+    """What keeps a shard from being replayed."""
+
+    store: ObjectStore
+    shards: Mapping[str, Shard]
+    """Of the source, by token."""
+    names: frozenset[str]
+    """Of these."""
+    newest: Mapping[str, Receipt]
+    """By token."""
+    present: set[str]
+    """Tokens of those whose output is in place."""
+    withdrawn: Withdrawn
+    taken: TakenBack
+    held: frozenset[str] | None
+    """Shards of the release on which the replay publishes; None where it publishes nothing."""
+
+    def why_not(self, record: Record) -> str | None:
+        """Why a shard is left as it is, or to a run; None: it is not."""
+        if record.shard in self.withdrawn.shards:
+            return "is withdrawn and stays as it is"
+        if record.token not in self.shards:
+            changed, gone = "has changed since; a run labels it anew", "is gone from the source; a run takes it out"
+            return changed if record.shard in self.names else gone
+        if record.token not in self.present:
+            return "has lost its output; a run labels it anew"
+        newest = self.newest[record.token]
+        if self.withdrawn.concerns(entry_of(newest)) and self.holds_withdrawn(newest):
+            return f"holds withdrawn samples: `relabel erase {self.store.url}` first, then replay it"
+        if found := self.taken.among([record, newest]):
+            return f"was taken back ({found[record.shard]}) and stays so"
+        if self.held is not None and record.shard not in self.held:
+            return "is no part of the newest release and stays as it is"
+        return None
+
+    def holds_withdrawn(self, receipt: Receipt) -> bool:
+        """Whether rows of its file are withdrawn and not blank."""
+        assert receipt.data is not None
+        rows = decode_label_shard(get_checked(self.store, receipt.data), ["key", "reason"])
+        blank = pc.fill_null(pc.equal(rows["reason"], str(Reason.WITHDRAWN)), False).to_numpy()
+        return bool((self.withdrawn.rows(receipt.shard, rows["key"]) & ~blank).any())
+
+
+def dead_keys(
+    store: ObjectStore, redactions: Redactions, record: Record, newest: Receipt, reason: str | None
+) -> frozenset[str]:
     """Samples that are dead in a record and still are in the shard's newest receipt, there with this reason."""
     keys = {letter["key"] for letter in read_letters(store, [newest], reason)}
     if record.generation != newest.generation and record.status != "dead":
-        keys &= {letter["key"] for letter in read_letters(store, [record])}
+        lying = record.dead_letters and redactions.current(record.dead_letters)
+        keys &= {letter["key"] for letter in read_letters(store, [dataclasses.replace(record, dead_letters=lying)])}
     return frozenset(keys)
 
 
@@ -217,7 +268,7 @@ def publish_repaired(
 def keep_unpublished(todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float]) -> Outcome:
     """The receipts are durable; the next run publishes them, and labels parts with dead samples anew."""
     store = todo.job.open_store()
-    for path in todo.leftovers:
+    for path in todo.redone:
         store.delete(path)
     return Outcome(todo, receipts, None, seconds)
 

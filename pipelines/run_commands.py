@@ -7,7 +7,7 @@ import sys
 from relabel.digests import Json
 from relabel.releases.partitions import WHOLE, Partition, parse_partition
 
-from .terminal import Add, add_overrides, emit, positive, say, size
+from .terminal import Add, add_if_busy, add_overrides, emit, positive, say, size
 
 
 def declare(add: Add) -> None:
@@ -27,13 +27,7 @@ def declare(add: Add) -> None:
         )
         if name == "run":
             sub.add_argument("--address", help="a running Ray cluster (default: a local one for this run)")
-            sub.add_argument(
-                "--if-busy",
-                default="take-over",
-                choices=("take-over", "wait", "refuse"),
-                help="where another run holds the store: take over if its lease has expired, else exit 5 (default); "
-                "wait until it is released or expires; refuse even if it has expired",
-            )
+            add_if_busy(sub)
             sub.add_argument(
                 "--bring-back", action="store_true", help="publish labels although a revert or a recall took them back"
             )

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import relabel
 from relabel.errors import Refused, StoreCorrupt
 from relabel.releases.fences import Fence
-from relabel.releases.release import Release, Store
-from relabel.releases.versions import Version, read_sequence
+from relabel.releases.release import Release, Store, find_version
+from relabel.releases.versions import Version, read_sequence, version_numbers
 from relabel.storage.opening import open_store as open_objects
 
 from .terminal import Add, add_store, emit, positive, refused, say, storage_options, table
@@ -91,6 +91,20 @@ def named(tags: Mapping[str, int], number: int) -> list[str]:
     return [name for name, tagged in tags.items() if tagged == number]
 
 
+def latest_for_readers(store: Store) -> int | None:
+    """What `latest` means to who accepts no partial release; None where every release is recalled."""
+    usable = set(version_numbers(store.objects)) - store.recalls().keys()
+    return find_version(store.objects, "latest") if usable else None
+
+
+def tell_latest(store: Store, version: Version) -> list[str]:
+    """Which release readers get as `latest`, where it is not this one."""
+    latest = latest_for_readers(store)
+    if latest in (version.version, None):
+        return []
+    return [f"latest    is release {latest} for readers" + (": this one is partial" if version.partial else "")]
+
+
 def show_command(options: argparse.Namespace) -> int:
     store = open_store(options)
     release = store.release(options.release, accept_partial=True, recalled="ignore")
@@ -104,6 +118,7 @@ def show_command(options: argparse.Namespace) -> int:
     counts = version.counts
     say(
         f"release   {version.version} of {options.store}, written {version.created} by run {version.run_id}",
+        *tell_latest(store, version),
         f"content   {version.content_digest}",
         f"shards    {counts.shards}, of which {counts.dead_shards} could not be read; coverage {version.coverage:.1%}",
         f"samples   {counts.samples} = {counts.ok} ok + {counts.dead} dead + {counts.filtered} filtered",

@@ -62,6 +62,16 @@ def add_overrides(sub: argparse.ArgumentParser, flag: str, dest: str, text: str)
     sub.add_argument(flag, action="append", default=[], metavar="A.B=VALUE", dest=dest, help=text)
 
 
+def add_if_busy(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--if-busy",
+        default="take-over",
+        choices=("take-over", "wait", "refuse"),
+        help="where another run holds the store: take over if its lease has expired, else exit 5 (default); "
+        "wait until it is released or expires; refuse even if it has expired",
+    )
+
+
 def add_store(sub: argparse.ArgumentParser) -> None:
     """The store that a command works on."""
     sub.add_argument("store", help="the store's URL or folder")

@@ -113,7 +113,7 @@ def replay(job: StoreJob, release: int | str | None = "latest", reason: str | No
     todo = plan_replay(job, release, reason)
     receipts = dict(todo.done)
     if todo.todo:
-        made = list(label(job, todo))
+        made = list(label(dataclasses.replace(job, withdrawn=todo.job.withdrawn), todo))
         receipts |= {receipt.token: receipt for receipt in made}
         if len(made) > 1:
             Receipts(job.open_store(), job.fingerprint).fold(made)
@@ -138,8 +138,16 @@ _parts: dict[tuple[Any, ...], list[pa.Table]] = {}
 
 def labelled_parts(job: StoreJob, task: ShardTask) -> list[pa.Table]:
     """What the graph hands to the writer; the same shard is read and labelled once for all runs."""
-    replay = task.replay and task.replay.name
-    key = task.shard.token, task.generation, tuple(task.finished_parts), replay, job.fingerprint, Length.mended
+    replay, withdrawn = task.replay and task.replay.name, tuple(sorted(job.withdrawn.keys_of(task.shard.name)))
+    key = (
+        task.shard.token,
+        task.generation,
+        tuple(task.finished_parts),
+        replay,
+        withdrawn,
+        job.fingerprint,
+        Length.mended,
+    )
     if key not in _parts:
         stage = LabelStage(job, 0, "cpu")
         _parts[key] = [stage(part) for part in read_parts(job, task)]

@@ -21,6 +21,7 @@ from relabel.releases.verify import verify
 from relabel.releases.versions import read_history
 from relabel.storage.objects import ObjectStore
 from relabel.testing import simulation
+from relabel.testing.faults import UNAVAILABLE, FaultyStore, Operation
 from relabel.testing.memory import MemoryStore
 from relabel.testing.simulation import Seat, simulate
 from relabel.testing.toy import draft as toy_draft
@@ -125,6 +126,32 @@ def test_a_replay_keeps_the_coverage(source: Path, monkeypatch: pytest.MonkeyPat
     done = replay(make_run(source, store, "replay"))
     assert (done.repaired_samples, PART_ROWS) == (2, 2)
     assert [round(version.coverage, 2) for version in read_history(store)] == [0.33, 0.67, 0.67]
+
+
+def test_a_store_that_is_away_for_a_while_costs_no_more_than_a_milestone(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Away(FaultyStore):
+        """Takes no version while it is away."""
+
+        away = True
+
+        def operate(self, operation: Operation) -> object:
+            self.at = operation.number if self.away and operation.path.startswith("versions/") else -1
+            return super().operate(operation)
+
+    store = Away(MemoryStore(), -1, UNAVAILABLE)
+    job = make_run(source, store, "long", publish="30%")
+    store.away = False
+    todo = plan(job)
+    receipts = dict(todo.done)
+    midway = Midway(todo, receipts, draft)
+    for number, receipt in enumerate(label(job, todo)):
+        store.away = number == 0
+        receipts[receipt.token] = receipt
+        assert midway.goes_on(receipt)
+    assert "relabel: a milestone is not published yet (" in capsys.readouterr().err
+    assert [(each.run_id, round(each.coverage, 2)) for each in midway.milestones.published] == [("long.m1", 0.67)]
 
 
 def test_by_time(monkeypatch: pytest.MonkeyPatch) -> None:

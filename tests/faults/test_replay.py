@@ -2,25 +2,36 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import os
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import store_run
-from store_run import PART_ROWS, Length, StoreJob, make_run, replay, run, write_source
+from store_run import PART_ROWS, Length, StoreJob, label, labelled_parts, make_run, replay, run, write_source
 
+from pipelines.dead_commands import open_records, release_records
+from pipelines.leasing import leased
 from pipelines.plan import plan
 from pipelines.recipe import Recipe
-from pipelines.replay import plan_replay
-from relabel.errors import Refused, RelabelError, StoreCorrupt, UnknownName
+from pipelines.replay import keep_unpublished, plan_replay
+from pipelines.stopping import StopRequest
+from pipelines.writing import write_part
+from relabel.errors import Refused, RelabelError, StoreCorrupt, TooManyDeadLetters, UnknownName
+from relabel.releases.erase import erase
+from relabel.releases.leases import StoreBusy, acquire, release
+from relabel.releases.recalls import write_recall
 from relabel.releases.receipts import Receipts
 from relabel.releases.release import Release, Store
-from relabel.releases.stored import one_request_at_a_time
+from relabel.releases.revert import revert
+from relabel.releases.stored import LIST_FROM, one_request_at_a_time
 from relabel.releases.unpublished import unpublished
 from relabel.releases.verify import verify
+from relabel.releases.withdrawals import write_withdrawals
 from relabel.storage.objects import ObjectStore
 from relabel.testing.faults import BY_NAME, Crash, FaultyStore, OperatedStore, Operation
 from relabel.testing.memory import MemoryStore
@@ -232,6 +243,112 @@ def test_of_what_no_release_holds(source: Path, monkeypatch: pytest.MonkeyPatch)
     assert (release.counts.ok, release.version) == (11, 1)
     assert unpublished(store) == {}
     assert replay(make_run(source, store, "none"), release=None).outcome.plan.todo == []
+
+
+def test_parts_of_a_run_at_work_are_not_deleted(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is finished, so nothing is to replay; the parts are the live run's, which holds the lease."""
+    store = MemoryStore()
+    live = make_run(source, store, "live", shards="two.tar")
+    parts = labelled_parts(live, plan(live).todo[0].task)
+    write_part(live, store, parts[0])
+    job = make_run(source, store, "replay", shards="two.tar")
+    make_plan = functools.partial(plan_replay, job, None)
+    owner = acquire(store, "live")
+    with pytest.raises(StoreBusy, match="live"), leased(job, make_plan, StopRequest()):
+        pass
+    release(store, owner.lease)
+    with leased(job, make_plan, StopRequest()) as (todo, lease):
+        assert (lease, len(todo.redone), list(todo.todo)) == (2, 1, [])
+        keep_unpublished(todo, {}, {})
+    assert list(store.list("parts")) == []
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_what_was_taken_back_is_not_repaired_into_a_release(
+    source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, died: bool
+) -> None:
+    """Also where a replay labelled it before the revert, and published nothing."""
+    monkeypatch.setattr(store_run, "_parts", {})
+    write_shard(source / "late.tar", [b"fine", b"bad"])
+    run(make_run(source, store, "second"))
+    mend(monkeypatch)
+    if died:
+        job = make_run(source, store, "died")
+        assert len(list(label(job, plan_replay(job, 2)))) == 3
+    revert(store, 1)
+    done = replay(make_run(source, store, "replay"), release=2)
+    assert done.outcome.plan.warnings == ["late.tar was taken back (release 3 went back to 1) and stays so."]
+    assert Store(store).release().shards == sorted(SAMPLES)
+    assert Store(store).release().counts.dead == 0
+
+
+def test_nothing_is_published_on_top_of_a_recalled_release(source: Path, store: MemoryStore) -> None:
+    write_recall(store, 1, "of another data set")
+    with pytest.raises(Refused, match=r"release 1 .* is recalled \(of another data set\).*`relabel revert`"):
+        plan_replay(make_run(source, store), 1)
+
+
+def test_what_is_withdrawn_and_erased_is_listed_no_more(source: Path, store: MemoryStore) -> None:
+    opened = Store(store)
+    opened.withdraw({"two.tar": ["4"]}, "asked")
+    for turn in range(2):
+        for listed in (release_records(store, "1"), release_records(store, "latest")):
+            places = [(letter["shard"], letter["key"]) for letter in listed.letters(None)]
+            assert places == [("one.tar", "1"), ("two.tar", "1")], turn
+            assert listed.counts(None) == [("samples", "corrupt_image", 2)]
+        opened.erase(apply=True)
+    strict: dict[str, Any] = {"dead_letters": {"max_fraction": 0.0, "allow": 0}}
+    write_shard(source / "new.tar", [b"bad", b"bad"])
+    with pytest.raises(TooManyDeadLetters):
+        run(make_run(source, store, "refused", **strict))
+    opened.withdraw({"new.tar": ["0"]}, "asked", ahead=True)
+    assert [letter["key"] for letter in open_records(store).letters(None) if letter["shard"] == "new.tar"] == ["1"]
+
+
+@pytest.mark.parametrize("release", [None, 1])
+def test_withdrawn_samples_hold_a_replay_up_until_they_are_erased(
+    source: Path, monkeypatch: pytest.MonkeyPatch, release: int | None
+) -> None:
+    store = MemoryStore()
+    strict: dict[str, Any] = {"dead_letters": {"max_fraction": 0.0, "allow": 0 if release is None else 3}}
+    with pytest.raises(TooManyDeadLetters, match="until `relabel erase STORE`") if release is None else nullcontext():
+        run(make_run(source, store, "first", **strict))
+    mend(monkeypatch)
+    # Samples that are fine and dead, and one that the shard does not hold.
+    write_withdrawals(store, {"two.tar": ["0", "4", "none"], "one.tar": ["none"]}, "asked")
+    done = replay(make_run(source, store, "early", **strict), release)
+    assert done.outcome.plan.warnings == [
+        f"two.tar holds withdrawn samples: `relabel erase {store.url}` first, then replay it."
+    ]
+    assert done.repaired_samples == 1
+    erase(store, apply=True)
+    done = replay(make_run(source, store, "again", **strict), release)
+    assert (done.repaired_samples, done.outcome.plan.warnings) == (1, [])
+    newest = run(make_run(source, store, "after", **strict)).release
+    assert newest is not None
+    assert (newest.counts.ok, newest.counts.reasons) == (9, {"withdrawn": 2})
+    assert verify(store, "latest", "full").problems == []
+
+
+def test_a_source_that_is_withdrawn_whole_says_so(source: Path) -> None:
+    store = MemoryStore()
+    one: dict[str, Any] = {"dead_letters": {"max_fraction": 0.0, "allow": 0}}
+    with pytest.raises(TooManyDeadLetters):
+        run(make_run(source, store, "first", shards="one.tar", **one))
+    write_withdrawals(store, {"one.tar": ["0", "1"]}, "licence")
+    erase(store)
+    with pytest.raises(Refused, match=r"every sample of the source \(2\) is withdrawn"):
+        run(make_run(source, store, "second", shards="one.tar", **one))
+
+
+def test_a_plan_lists_outputs_once_however_many_shards_there_are(source: Path) -> None:
+    for number in range(LIST_FROM // 2):  # each with a label shard and a file of dead letters
+        write_shard(source / f"more-{number:03}.tar", [b"fine", b"bad"])
+    store = Recorder(MemoryStore())
+    run(make_run(source, store, "first"))
+    store.kinds.clear()
+    assert len(plan_replay(make_run(source, store, "again"), 1).todo) == LIST_FROM // 2 + len(DEAD)
+    assert store.kinds.count("head") < len(DEAD)
 
 
 def test_numerics_that_differ_are_told(source: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:

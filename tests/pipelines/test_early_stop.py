@@ -65,7 +65,7 @@ def test_a_run_stops_early_and_is_finished_by_replay(recipe: dict[str, Any], tmp
 
     (tmp_path / "needed").touch()
     opened = replay(recipe)
-    assert all("-g0000-" in path for path in opened.outcome.plan.leftovers)
+    assert all("-g0000-" in path for path in opened.outcome.plan.redone)
     assert opened.repaired_samples == opened.samples == 2 * len(opened.outcome.receipts) >= 6
     outcome = run(recipe)
     assert outcome.published

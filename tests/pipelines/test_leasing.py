@@ -23,11 +23,13 @@ from pipelines.stopping import StopRequest
 from relabel.errors import Refused, StorageError, StoreConflict
 from relabel.releases.leases import StoreBusy, acquire, holders, release
 from relabel.releases.partitions import Partition
+from relabel.releases.receipts import Receipts
 from relabel.releases.stops import ask_to_stop
 from relabel.storage.local import LocalStore
 from relabel.storage.objects import ObjectStore
 from relabel.storage.opening import open_store
 from relabel.testing.faults import UNAVAILABLE, FaultyStore
+from relabel.testing.toy import dead_receipt
 
 Make = Callable[..., dict[str, Any]]
 
@@ -185,6 +187,21 @@ def test_a_run_waits_refuses_or_takes_over(
         obtain(store, job, Partition(), IfBusy.REFUSE)
     third = obtain(store, job, Partition(), IfBusy.WAIT)  # until it has expired
     assert third.taken_over == (second.lease,)
+
+
+@pytest.mark.usefixtures("forget_plugins")
+def test_a_replay_refuses_as_a_run_does(tmp_path: Path, store: ObjectStore, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = text_recipe(tmp_path)
+    job = make_job(load(recipe))
+    shard = plan(job).todo[0].task.shard
+    fields = {name: getattr(shard, name) for name in ("size", "etag", "token")}
+    unread = {"shard": shard.name, "fingerprint": job.fingerprint, "generation": 0, "run_id": "run", "attempt": ""}
+    Receipts(store, job.fingerprint).finish(dead_receipt({**fields, **unread}))
+    acquire(store, "silent", seconds=0.2)
+    time.sleep(0.3)
+    assert main(["replay", str(recipe), "--open", "--if-busy", "refuse"]) == 5
+    assert "is held by an expired lease" in capsys.readouterr().err
+    assert [holder.lease.run_id for holder in holders(store)] == ["silent"]
 
 
 @pytest.mark.usefixtures("forget_plugins")

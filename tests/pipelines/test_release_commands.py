@@ -1,5 +1,6 @@
 """Release commands on a small real store: withdraw, diff, revert, recall, erase, and the runs in between."""
 
+import dataclasses
 import json
 import tarfile
 from collections.abc import Callable
@@ -17,10 +18,11 @@ from pipelines.plan import make_job, plan
 from pipelines.release_commands import from_lines, seconds
 from relabel.digests import seal
 from relabel.errors import Refused, UsageError
+from relabel.releases.commit import commit
 from relabel.releases.versions import ensure_store
 from relabel.releases.withdrawals import write_withdrawals
 from relabel.storage.opening import open_store
-from relabel.testing.toy import finish_shards
+from relabel.testing.toy import draft, finish_shards
 
 
 def told(capfd: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -95,6 +97,29 @@ def open_key(folder: Path, path: str) -> str:
     """The first key of a tar that is not labelled yet."""
     with tarfile.open(path) as archive:
         return archive.getnames()[0].rsplit(".", 1)[0]
+
+
+def test_latest_is_what_readers_get(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Releases 1 and 3 are complete, 2 is a milestone; 4 is the milestone again."""
+    store = str(tmp_path / "store")
+    objects = open_store(store)
+    receipts = finish_shards(objects, "run", {f"{number}.tar": "1" for number in range(4)}, "teacher")
+    commit(objects, draft("first", 0, receipts[:2], "teacher"))
+    milestone = draft("long.m1", 1, receipts[:3], "teacher")
+    commit(objects, dataclasses.replace(milestone, num_source_shards=4, coverage=0.75))
+    commit(objects, draft("long", 2, receipts, "teacher"))
+
+    assert told(capfd, "recall", store, "3", "--reason", "bad")["latest"] == 1
+    for arguments, words in (
+        (["revert", store, "2"], "latest    is release 1 for readers: this one is partial"),
+        (["show", store], "latest    is release 1 for readers: this one is partial"),
+        (["tag", store, "part", "--release", "2"], "latest    is release 1 for readers: this one is partial"),
+        (["recall", store, "2", "--reason", "bad"], "`latest` is release 1."),
+    ):
+        assert main(arguments) == 0
+        assert words in capfd.readouterr().out
+    assert main(["tag", store, "whole"]) == 0
+    assert capfd.readouterr().out == f"whole names release 1 of {objects.url} from now on\n"
 
 
 def test_files_of_keys() -> None:

@@ -15,7 +15,7 @@ from relabel.releases import records
 from relabel.releases.receipts import Receipt
 from relabel.releases.records import decode_records, encode_records, fields_of
 from relabel.releases.release import Release
-from relabel.releases.segments import EntryColumns, read_segments
+from relabel.releases.segments import INDEX_AFTER, EntryColumns, read_segments
 from relabel.releases.stored import Stored
 from relabel.storage.objects import ObjectStore
 
@@ -71,6 +71,27 @@ def test_one_entry_is_found_among_those_of_several_segments(make_job: MakeJob, s
     before = EntryColumns(store, version.segments[:1])
     assert list(before.tokens()) == sorted(SHARDS)
     assert before.find("é.tar") == before.entries()["é.tar"]
+
+
+def test_an_epoch_does_not_search_for_every_shard(
+    make_job: MakeJob, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_job(SHARDS, run_id="one").run()
+    version = make_job({**SHARDS, "c.tar": 6}, run_id="two", etags={"a.tar": "new"}).run(removed=["b.tar"])
+    columns, entries = EntryColumns(store, version.segments), read_segments(store, version.segments)
+    searched: list[str] = []
+    look_for = EntryColumns._look_for
+
+    def counted(self: EntryColumns, shard: str) -> tuple[int, int] | None:
+        searched.append(shard)
+        return look_for(self, shard)
+
+    monkeypatch.setattr(EntryColumns, "_look_for", counted)
+    for _ in range(5):
+        assert {shard: columns.find(shard) for shard in entries} == entries
+        assert columns.find("b.tar") is None
+        assert columns.find("z.tar") is None
+    assert len(searched) == INDEX_AFTER < 5 * len(entries)
 
 
 def test_one_shard_is_read_without_making_all_entries(

@@ -13,7 +13,7 @@ from relabel.releases.receipts import Receipts
 from relabel.releases.revert import revert
 from relabel.releases.segments import read_segments
 from relabel.releases.stored import one_request_at_a_time
-from relabel.releases.taken_back import taken_back
+from relabel.releases.taken_back import refuse_taken_back, taken_back
 from relabel.releases.verify import verify
 from relabel.releases.versions import Version, read_version, version_numbers
 from relabel.storage.objects import ObjectStore
@@ -95,11 +95,26 @@ def test_what_a_revert_took_back_is_known(grown: Version, make_job: Callable, st
     nightly = make_job({**SHARDS, "c.tar": 5}, run_id="nightly")
     assert taken_back(store, grown).among(nightly.finish_all()) == {}
     back = revert(store, 1)
-    assert taken_back(store, back).among(nightly.finish_all()) == {"c.tar": "release 3 went back to 1"}
+    found = taken_back(store, back).among(nightly.finish_all())
+    assert found == {"c.tar": "release 3 went back to 1"}
+    with pytest.raises(Refused, match=r"until these shards change, leave .*`relabel run RECIPE --bring-back`"):
+        refuse_taken_back(found)
     new_bytes = make_job({**SHARDS, "c.tar": 6}, run_id="mended", etags={"c.tar": "new"})
     assert taken_back(store, back).among(new_bytes.finish_all()) == {}
     brought = nightly.run()  # on purpose; from then on it is the latest and not taken back any more
     assert taken_back(store, brought).among(nightly.finish_all()) == {}
+
+
+def test_an_erasure_brings_nothing_back(grown: Version, make_job: Callable, store: ObjectStore) -> None:
+    """The receipt of a shard that was taken back names what stands for its file now."""
+    back = revert(store, 1)
+    opened, nightly = relabel.open(store.url), make_job({**SHARDS, "c.tar": 5}, run_id="nightly")
+    for row in (2, 3):
+        opened.withdraw({"c.tar": [f"c.tar-{row}"], "a.tar": [f"a.tar-{row}"]}, "asked", ahead=True)
+        newest = opened.erase(apply=True).release
+        receipts = nightly.finish_all()
+        assert {receipt.shard for receipt in receipts if receipt.run_id.startswith("erase")} == {"a.tar", "c.tar"}
+        assert taken_back(store, newest).among(receipts) == {"c.tar": f"release {back.version} went back to 1"}
 
 
 def test_another_teacher_is_taken_back_whole(make_job: Callable, store: ObjectStore) -> None:

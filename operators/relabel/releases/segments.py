@@ -5,6 +5,7 @@ says `removed` takes the shard out.
 """
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,6 +22,8 @@ from .stored import Stored, get_checked, in_threads
 
 MAX_ENTRIES = 200_000
 """About 20 MB: well within what one conditional PUT may hold."""
+INDEX_AFTER = 8
+"""Shards looked for one by one before all are indexed: who reads a few never pays for the index."""
 
 
 class SegmentRef(Declaration):
@@ -132,20 +135,42 @@ def read_segments(store: ObjectStore, refs: Sequence[SegmentRef]) -> dict[str, E
 
 
 class EntryColumns:
-    """A release's entries as columns: one is found by name without making a hundred thousand others."""
+    """A release's entries as columns: one is found by name without making a hundred thousand others.
+
+    The first few are looked for; who asks for more than INDEX_AFTER is likely to want all, and has them indexed.
+    """
 
     def __init__(self, store: ObjectStore, refs: Sequence[SegmentRef]) -> None:
         self._tables = in_threads(lambda ref: read_columns(store, ref), refs)
         self._urls = [store.full_url(ref.path) for ref in refs]
+        self._finds = 0
 
     def find(self, shard: str) -> Entry | None:
         """The entry of a shard that the release holds."""
-        for table, url in zip(reversed(self._tables), reversed(self._urls), strict=True):
-            row = pc.index(table["shard"], shard).as_py()
+        self._finds += 1
+        place = self._look_for(shard) if self._finds <= INDEX_AFTER else self._index.get(shard)
+        if place is None:
+            return None
+        number, row = place
+        [entry] = records_of(Entry, self._tables[number].slice(row, 1), self._urls[number])
+        return None if entry.removed else entry
+
+    def _look_for(self, shard: str) -> tuple[int, int] | None:
+        """Which table and row speak for a shard."""
+        for number in reversed(range(len(self._tables))):
+            row = pc.index(self._tables[number]["shard"], shard).as_py()
             if row >= 0:
-                [entry] = records_of(Entry, table.slice(row, 1), url)
-                return None if entry.removed else entry
+                return number, row
         return None
+
+    @functools.cached_property
+    def _index(self) -> dict[str, tuple[int, int]]:
+        """Shard -> which table and row speak for it: the last that names it."""
+        return {
+            shard: (number, row)
+            for number, table in enumerate(self._tables)
+            for row, shard in enumerate(table["shard"].to_pylist())
+        }
 
     def tokens(self) -> dict[str, str]:
         """Shard name -> token of every shard that the release holds, by name."""

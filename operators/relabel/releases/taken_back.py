@@ -11,6 +11,7 @@ from ..errors import Refused
 from ..storage.objects import ObjectStore
 from .recalls import read_recalls
 from .receipts import Receipt
+from .redactions import read_redactions
 from .segments import Entry, entry_of, merge, read_segment
 from .versions import Version, read_version, version_numbers
 
@@ -22,13 +23,13 @@ class TakenBack:
     by: Mapping[tuple[str, str], str]
     """(shard, outcome) -> `release 7 is recalled: ...`."""
 
-    def among(self, receipts: Iterable[Receipt]) -> dict[str, str]:
-        """Shard -> by what, of the receipts whose labels were taken back."""
+    def among(self, records: Iterable[Receipt | Entry]) -> dict[str, str]:
+        """Shard -> by what, of those whose labels were taken back."""
         if not self.by:
             return {}
-        entries = map(entry_of, receipts)
-        found = {entry.shard: self.by.get((entry.shard, entry.outcome)) for entry in entries}
-        return {shard: by for shard, by in sorted(found.items()) if by is not None}
+        entries = (each if isinstance(each, Entry) else entry_of(each) for each in records)
+        pairs = {(entry.shard, entry.outcome) for entry in entries}
+        return {pair[0]: self.by[pair] for pair in sorted(pairs & self.by.keys())}
 
 
 def taken_back(store: ObjectStore, newest: Version | None) -> TakenBack:
@@ -52,10 +53,11 @@ def taken_back(store: ObjectStore, newest: Version | None) -> TakenBack:
 
 
 class EntryReader:
-    """Versions share segments; each is read once."""
+    """Versions share segments; each is read once. What stands for a redacted file counts as the file does."""
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
+        self._redactions = read_redactions(store)
         self._segments: dict[str, list[Entry]] = {}
 
     def pairs(self, number: int) -> set[tuple[str, str]]:
@@ -65,7 +67,10 @@ class EntryReader:
             if ref.path not in self._segments:
                 self._segments[ref.path] = read_segment(self.store, ref)
             lists.append(self._segments[ref.path])
-        return {(entry.shard, entry.outcome) for entry in merge(lists).values()}
+        entries = merge(lists).values()
+        current = self._redactions.current
+        now = {(entry.shard, each.sha256) for entry in entries if entry.data and (each := current(entry.data))}
+        return now | {(entry.shard, entry.outcome) for entry in entries}
 
 
 def refuse_taken_back(found: Mapping[str, str]) -> None:
@@ -74,6 +79,7 @@ def refuse_taken_back(found: Mapping[str, str]) -> None:
         shard, by = next(iter(found.items()))
         raise Refused(
             f"{by}. This run would publish labels again that were taken out of use with that: of {len(found)} shards "
-            f"(first: {shard!r}). Nothing was published. Change the recipe or the source, withdraw the shards, or "
-            "`relabel revert` to a good release; to publish these labels on purpose, run with --bring-back."
+            f"(first: {shard!r}). Nothing was published, and nothing will be until these shards change, leave the "
+            "source or are withdrawn, the recipe makes other labels, or you `relabel revert` to a good release. To "
+            "publish these labels on purpose: `relabel run RECIPE --bring-back` (`publish` and `replay` never do)."
         )
