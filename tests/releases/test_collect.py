@@ -91,6 +91,32 @@ def test_a_commit_does_not_stand_on_what_a_plan_names(store: MemoryStore) -> Non
     assert verify(store, 2, "full").problems == []
 
 
+class AppliedMidway(OperatedStore):
+    """Once a commit has found the segment that a dead run left, somebody applies the plan that names it."""
+
+    plan = ""
+
+    def operate(self, operation: Operation) -> object:
+        found = super().operate(operation)
+        if self.plan and operation.kind == "get" and operation.path.startswith("segments/"):
+            plan, self.plan = self.plan, ""
+            apply_plan(self.inner, plan)
+        return found
+
+
+def test_a_plan_that_is_applied_during_a_commit_counts(store: MemoryStore) -> None:
+    again = draft("again", 1, finish_shards(store, "again", {"e.tar": "0"}, "large"), "large")
+    store.now += GRACE
+    midway = AppliedMidway(store)
+    midway.plan = plan_collect(store).id
+    store.now += GRACE
+    with one_request_at_a_time(), pytest.raises(Refused, match=r"named by the plan .* nothing was published"):
+        commit(midway, again)
+    assert (midway.plan, plan_names(store), version_numbers(store)) == ("", [], [1])
+    assert commit(store, again).version == 2
+    assert verify(store, 2, "full").problems == []
+
+
 def test_a_day_is_the_least(store: MemoryStore) -> None:
     for work in (plan_collect, lambda store, grace: apply_plan(store, "x", grace)):
         with pytest.raises(UsageError, match=r"at least 24 hours, got 1\.0"):

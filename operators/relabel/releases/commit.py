@@ -98,13 +98,14 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
     for entry in sequence:
         refuse_fenced(draft, entry)
     change = plan_change(store, draft, history)
+    plans = planned(store)  # before the data is looked at: what they name may be deleted from now on
     refuse_absent_data(store, draft.receipts)
     while True:
         proposal = propose(store, draft, change, base, newest)
         if base is not None and proposal is base:
             return base
         path = version_path(proposal.version)
-        refuse_collected(store, draft, proposal)
+        refuse_collected(store, draft, proposal, {**plans, **planned(store)})
         newest = parse_entry(settle(store, path, proposal.sealed()), store.full_url(path))
         refuse_fenced(draft, newest)
         if isinstance(newest, Version):
@@ -148,10 +149,16 @@ def refuse_absent_data(store: ObjectStore, receipts: Sequence[Receipt]) -> None:
         )
 
 
-def refuse_collected(store: ObjectStore, draft: Draft, proposal: Version) -> None:
-    """What a plan to collect names may be gone before the version stands (see `collect`)."""
+def refuse_collected(
+    store: ObjectStore, draft: Draft, proposal: Version, plans: Mapping[str, frozenset[str]]
+) -> None:
+    """What a plan to collect names may be gone before the version stands (see `collect`).
+
+    `plans` holds also those that were open before the data was looked at and the segments were written: one that was
+    applied since, and so is gone, may have deleted them.
+    """
     needed = {each.path for receipt in draft.receipts for each in receipt.objects()}
-    for name, paths in planned(store).items():
+    for name, paths in plans.items():
         for path in sorted((needed | {segment.path for segment in proposal.segments}) & paths):
             raise Refused(
                 f"{store.full_url(path)} is named by the plan {name} of `relabel collect`, which may delete it at any "
