@@ -14,9 +14,11 @@ from ..errors import Refused, StoreConflict, UsageError
 from ..storage.objects import ObjectStore, settle
 from .collect import planned
 from .fences import Fence
+from .recalls import find_recall
 from .receipts import Receipt
 from .segments import Entry, SegmentRef, entries_of, read_segments, write_segments
 from .stored import absences
+from .taken_back import refuse_taken_back, taken_back
 from .versions import (
     FORMAT,
     LabelIdentity,
@@ -59,6 +61,8 @@ class Draft:
     """Under which the run labelled: it is not published after the fence of a newer one. None: fences mean nothing."""
     reverts: int = 0
     """The release whose labels this one publishes again."""
+    bring_back: bool = False
+    """Publish also labels that a revert or a recall before the run was planned took out of use."""
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -78,6 +82,8 @@ class Change:
     """The planned parent's entries; none where its labels mean something else."""
     written: Mapping[str, Entry]
     removed: frozenset[str]
+    reverts: tuple[tuple[int, int], ...] = ()
+    """As the planned parent has them."""
 
 
 def commit(store: ObjectStore, draft: Draft) -> Version:
@@ -85,7 +91,8 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
 
     That is the version this run id committed before, or the newest where the draft changes nothing in it. Raises
     Refused where data that it would publish is gone, StoreConflict where another run published other results for the
-    same shards since this one was planned, or took over its lease.
+    same shards since this one was planned, or took over its lease; Refused where a revert or a recall took labels out
+    of use that the draft would publish, unless it is to bring them back.
     """
     ensure_store(store, uuid.uuid4().hex)
     sequence = read_sequence_around(store, draft.parent)
@@ -124,6 +131,23 @@ def refuse_fenced(draft: Draft, entry: Version | Fence) -> None:
         )
 
 
+def refuse_out_of_use(
+    store: ObjectStore, draft: Draft, change: Change, base: Version | None, entries: Sequence[Entry]
+) -> None:
+    """A revert or a recall holds against runs that were at work by then, and against their milestones."""
+    if base is None or draft.reverts:
+        return
+    if not draft.bring_back:
+        by = taken_back(store, base).by
+        refuse_taken_back({each.shard: by[pair] for each in entries if (pair := (each.shard, each.outcome)) in by})
+    elif base.reverts != change.reverts:
+        revert, target = base.reverts[-1]
+        raise StoreConflict(
+            f"release {revert} of {store.url} went back to {target} after run {draft.run_id} was planned. Nothing was "
+            "published; what is finished is kept. Run again, if its labels are still to be brought back."
+        )
+
+
 def plan_change(store: ObjectStore, draft: Draft, history: Sequence[Version]) -> Change:
     """The draft against the version it was planned against, so that it can be applied to a later one."""
     parent = next((version for version in history if version.version == draft.parent), None)
@@ -132,7 +156,8 @@ def plan_change(store: ObjectStore, draft: Draft, history: Sequence[Version]) ->
     before = read_segments(store, parent.segments) if parent and same_meaning(parent, draft) else {}
     wanted = {entry.shard: entry for entry in entries_of(draft.receipts)}
     written = {shard: entry for shard, entry in wanted.items() if before.get(shard) != entry}
-    return Change(before, written, frozenset(draft.removed) & frozenset(before))
+    removed = frozenset(draft.removed) & frozenset(before)
+    return Change(before, written, removed, parent.reverts if parent else ())
 
 
 def same_meaning(version: Version, draft: Draft) -> bool:
@@ -172,6 +197,7 @@ def propose(
 ) -> Version:
     """The next version on top of `base`, or `base` itself where the draft changes nothing in it.
 
+    The same labels get a new number where `base` is recalled and the draft brings them back.
     It follows `newest` in the sequence, which is `base` or a fence after it. Its segments are written.
     """
     held = base_entries(store, draft, change, base)
@@ -181,8 +207,10 @@ def propose(
     same = base is not None and same_meaning(base, draft)
     after = {**held, **{entry.shard: entry for entry in changed}}
     entries = [after[shard] for shard in sorted(after) if shard not in change.removed]
+    refuse_out_of_use(store, draft, change, base, entries)
     if base is not None and same and not changed and not tombstones and coverage(draft, entries) <= base.coverage:
-        return base
+        if not draft.bring_back or find_recall(store, base.version) is None:
+            return base
     if not entries:
         raise UsageError("there is nothing to publish: no shard is finished.")
     kept = list(base.segments) if base is not None and same else []
@@ -221,6 +249,8 @@ def next_segments(
     """The parent's and a small one, or new ones for all where they would be too many."""
     if not kept or len(kept) >= MAX_SEGMENTS:
         return write_segments(store, entries)
+    if not changed:
+        return tuple(kept)
     return (*kept, *write_segments(store, changed))
 
 
