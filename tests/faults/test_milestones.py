@@ -12,6 +12,7 @@ from pipelines.midway import Midway
 from pipelines.milestones import MilestonePublisher
 from pipelines.plan import plan
 from pipelines.recipe import Milestones
+from pipelines.replay import plan_replay, publish_repaired
 from pipelines.running import Outcome, draft, publish
 from relabel.errors import Refused
 from relabel.releases.commit import commit
@@ -157,6 +158,25 @@ def test_a_replay_keeps_the_coverage(source: Path, monkeypatch: pytest.MonkeyPat
     done = replay(make_run(source, store, "replay"))
     assert (done.repaired_samples, PART_ROWS) == (2, 2)
     assert [round(version.coverage, 2) for version in read_history(store)] == [0.33, 0.67, 0.67]
+
+
+def test_a_replay_on_what_was_completed_meanwhile_stays_complete(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    job = make_run(source, store, "long", publish="30%")
+    receipts, _ = going(job)
+    monkeypatch.setattr(Length, "mended", True)
+    monkeypatch.setattr(store_run, "_parts", {})
+    again = make_run(source, store, "replay")
+    todo = plan_replay(again, "latest")
+    replayed = dict(todo.done) | {receipt.token: receipt for receipt in label(again, todo)}
+    complete = publish(dataclasses.replace(plan(job), job=job), receipts, {}).release
+    release = publish_repaired(todo, replayed, {}).release
+    assert release is not None
+    assert complete is not None
+    assert (todo.parent.coverage < 1.0, complete.coverage, release.coverage) == (True, 1.0, 1.0)  # type: ignore[union-attr]
+    assert release.version == complete.version + 1
 
 
 def test_by_time(monkeypatch: pytest.MonkeyPatch) -> None:

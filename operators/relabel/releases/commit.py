@@ -16,6 +16,7 @@ from .collect import planned
 from .fences import Fence
 from .recalls import find_recall
 from .receipts import Receipt
+from .redactions import read_redactions
 from .segments import Entry, SegmentRef, entries_of, read_segments, write_segments
 from .stored import absences
 from .taken_back import refuse_taken_back, taken_back
@@ -167,7 +168,13 @@ def same_meaning(version: Version, draft: Draft) -> bool:
 def refuse_absent_data(store: ObjectStore, receipts: Sequence[Receipt]) -> None:
     gone = absences(store, [each for receipt in receipts for each in receipt.objects()])
     if gone:
-        path, what = min(gone.items())
+        redacted = read_redactions(store).by_path
+        if gone.keys() <= redacted.keys():
+            raise StoreConflict(
+                f"{len(gone)} objects of this run were erased meanwhile, for samples that were withdrawn (first: "
+                f"{store.full_url(min(gone))}); nothing was published. Run again: nothing is labelled again."
+            )
+        path, what = min((path, what) for path, what in gone.items() if path not in redacted)
         raise Refused(
             f"{store.full_url(path)} {what} ({len(gone)} such objects); nothing was published. "
             "Run again: the shards it belongs to are labelled anew."
@@ -208,14 +215,15 @@ def propose(
     after = {**held, **{entry.shard: entry for entry in changed}}
     entries = [after[shard] for shard in sorted(after) if shard not in change.removed]
     refuse_out_of_use(store, draft, change, base, entries)
-    if base is not None and same and not changed and not tombstones and coverage(draft, entries) <= base.coverage:
+    covered = coverage(draft, base, held, entries)
+    if base is not None and same and not changed and not tombstones and covered <= base.coverage:
         if not draft.bring_back or find_recall(store, base.version) is None:
             return base
     if not entries:
         raise UsageError("there is nothing to publish: no shard is finished.")
     kept = list(base.segments) if base is not None and same else []
     segments = next_segments(store, kept, changed + tombstones, entries)
-    return describe(draft, base, entries, segments, newest, digest_before(store, newest))
+    return describe(draft, base, entries, covered, segments, newest, digest_before(store, newest))
 
 
 def base_entries(store: ObjectStore, draft: Draft, change: Change, base: Version | None) -> Mapping[str, Entry]:
@@ -254,16 +262,23 @@ def next_segments(
     return (*kept, *write_segments(store, changed))
 
 
-def coverage(draft: Draft, entries: Sequence[Entry]) -> float:
-    """Of the release that holds these entries, in [0, 1]."""
+def coverage(draft: Draft, base: Version | None, held: Mapping[str, Entry], entries: Sequence[Entry]) -> float:
+    """Of the release that holds these entries, in [0, 1].
+
+    At least that of a version published since the draft was planned, where they are of the same shards.
+    """
     counted = len(entries) / max(1, draft.num_source_shards)
-    return min(1.0, counted if draft.coverage is None else draft.coverage)
+    stated = counted if draft.coverage is None else draft.coverage
+    if base is not None and base.version != draft.parent and held.keys() == {entry.shard for entry in entries}:
+        stated = max(stated, base.coverage)
+    return min(1.0, stated)
 
 
 def describe(
     draft: Draft,
     base: Version | None,
     entries: Sequence[Entry],
+    covered: float,
     segments: tuple[SegmentRef, ...],
     newest: Version | Fence | None,
     parent_sha256: str,
@@ -284,7 +299,7 @@ def describe(
         selection=draft.selection,
         source=draft.source,
         counts=count(entries),
-        coverage=coverage(draft, entries),
+        coverage=covered,
         numerics=mix(entries, known),
         content_digest=content_digest(draft.labels, entries),
         recipe=draft.recipe,
