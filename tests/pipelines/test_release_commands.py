@@ -17,6 +17,10 @@ from pipelines.plan import make_job, plan
 from pipelines.release_commands import from_lines, seconds
 from relabel.digests import seal
 from relabel.errors import Refused, UsageError
+from relabel.releases.commit import commit
+from relabel.releases.leases import Lease, write_fence
+from relabel.storage.opening import open_store as open_objects
+from relabel.testing.toy import draft, finish_shards
 
 
 def told(capfd: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -91,6 +95,15 @@ def open_key(folder: Path, path: str) -> str:
     """The first key of a tar that is not labelled yet."""
     with tarfile.open(path) as archive:
         return archive.getnames()[0].rsplit(".", 1)[0]
+
+
+def test_the_log_tells_fences_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    objects = open_objects(str(tmp_path))
+    commit(objects, draft("run", 0, finish_shards(objects, "run", {"a.tar": "0"}, "small"), "small"))
+    write_fence(objects, Lease(2, "new"), [Lease(1, "old")])
+    release, fence = told(capfd, "log", str(tmp_path))
+    assert (release["version"], release["tags"], release["recalled"]) == (1, [], None)
+    assert (fence["kind"], fence["number"], fence["fenced"]) == ("fence", 2, {"1": "old"})
 
 
 def test_files_of_keys() -> None:
