@@ -255,9 +255,7 @@ def publish(
     return Outcome(todo, receipts, release, seconds)
 
 
-def draft(
-    todo: Plan, receipts: Mapping[str, Receipt], lease: int | None = None, bring_back: bool = False
-) -> Draft:
+def draft(todo: Plan, receipts: Mapping[str, Receipt], lease: int | None = None, bring_back: bool = False) -> Draft:
     """The release that these receipts make."""
     job = todo.job
     return Draft(

@@ -160,9 +160,7 @@ def test_a_replay_keeps_the_coverage(source: Path, monkeypatch: pytest.MonkeyPat
     assert [round(version.coverage, 2) for version in read_history(store)] == [0.33, 0.67, 0.67]
 
 
-def test_a_replay_on_what_was_completed_meanwhile_stays_complete(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replay_on_what_was_completed_meanwhile_stays_complete(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStore()
     job = make_run(source, store, "long", publish="30%")
     receipts, _ = going(job)

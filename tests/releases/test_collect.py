@@ -137,7 +137,8 @@ def test_a_damaged_plan_says_how_to_give_it_up(store: MemoryStore) -> None:
 
 def test_clock_objects_and_heartbeats_of_ended_leases_are_collected(store: MemoryStore) -> None:
     """What processes left that died while they asked for the time, and an owner that beat after its end."""
-    ended, open_one = (acquire(store, run_id, Partition(index, 2)).lease for index, run_id in enumerate(("one", "two"), 1))
+    ended = acquire(store, "one", Partition(1, 2)).lease
+    open_one = acquire(store, "two", Partition(2, 2)).lease
     release(store, ended)
     for lease in (ended, open_one):
         beat(store, lease)

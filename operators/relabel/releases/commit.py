@@ -181,9 +181,7 @@ def refuse_absent_data(store: ObjectStore, receipts: Sequence[Receipt]) -> None:
         )
 
 
-def refuse_collected(
-    store: ObjectStore, draft: Draft, proposal: Version, plans: Mapping[str, frozenset[str]]
-) -> None:
+def refuse_collected(store: ObjectStore, draft: Draft, proposal: Version, plans: Mapping[str, frozenset[str]]) -> None:
     """What a plan to collect names may be gone before the version stands (see `collect`).
 
     `plans` holds also those that were open before the data was looked at and the segments were written: one that was
@@ -216,9 +214,9 @@ def propose(
     entries = [after[shard] for shard in sorted(after) if shard not in change.removed]
     refuse_out_of_use(store, draft, change, base, entries)
     covered = coverage(draft, base, held, entries)
-    if base is not None and same and not changed and not tombstones and covered <= base.coverage:
-        if not draft.bring_back or find_recall(store, base.version) is None:
-            return base
+    stands = base is not None and same and not changed and not tombstones and covered <= base.coverage
+    if base is not None and stands and not (draft.bring_back and find_recall(store, base.version)):
+        return base
     if not entries:
         raise UsageError("there is nothing to publish: no shard is finished.")
     kept = list(base.segments) if base is not None and same else []
