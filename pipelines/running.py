@@ -20,7 +20,7 @@ from relabel.releases.commit import Draft, commit
 from relabel.releases.operators import claim_source
 from relabel.releases.partitions import WHOLE, Partition
 from relabel.releases.receipts import Receipt, Receipts
-from relabel.releases.taken_back import refuse_taken_back, taken_back
+from relabel.releases.taken_back import refuse_taken_back
 from relabel.releases.versions import Version
 from relabel.shards.source import open_source
 
@@ -118,7 +118,7 @@ def run(
         if not bring_back:
             refuse_taken_back(todo.taken_back)
         receipts = dict(todo.done)
-        midway = Midway(todo, receipts, functools.partial(draft, lease=lease))
+        midway = Midway(todo, receipts, functools.partial(draft, lease=lease, bring_back=bring_back))
         finish: Finish = (
             functools.partial(publish, lease=lease, bring_back=bring_back) if partition.whole else keep_unpublished
         )
@@ -251,13 +251,11 @@ def publish(
         sizes = [shard.size for shard in todo.shards]
         budget = budget_of(todo.job.recipe.dead_letters, sizes, receipts.values())
         check_budget(store, budget, list(receipts.values()))
-        if not bring_back:
-            refuse_taken_back(taken_back(store, todo.parent).among(receipts.values()))
-        release = commit(store, draft(todo, receipts, lease))
+        release = commit(store, draft(todo, receipts, lease, bring_back))
     return Outcome(todo, receipts, release, seconds)
 
 
-def draft(todo: Plan, receipts: Mapping[str, Receipt], lease: int | None = None) -> Draft:
+def draft(todo: Plan, receipts: Mapping[str, Receipt], lease: int | None = None, bring_back: bool = False) -> Draft:
     """The release that these receipts make."""
     job = todo.job
     return Draft(
@@ -271,6 +269,7 @@ def draft(todo: Plan, receipts: Mapping[str, Receipt], lease: int | None = None)
         source={"root": open_source(job.source).root, "manifest": digest([shard.token for shard in todo.shards])},
         recipe=anchored(job.recipe).to_json(),
         lease=lease,
+        bring_back=bring_back,
     )
 
 

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import relabel
+from relabel.digests import Json
 from relabel.errors import Refused, StoreCorrupt
 from relabel.releases.fences import Fence
 from relabel.releases.release import Release, Store, find_version
@@ -53,17 +54,7 @@ def log_command(options: argparse.Namespace) -> int:
     sequence = read_sequence(store.objects)
     tags, recalls = store.tags(), store.recalls()
     if options.json:
-        emit(
-            [
-                {
-                    **entry.model_dump(mode="json"),
-                    "tags": named(tags, entry.version),
-                    "recalled": recalls.get(entry.version),
-                }
-                for entry in sequence
-                if isinstance(entry, Version)
-            ]
-        )
+        emit([log_entry(entry, tags, recalls) for entry in sequence])
         return 0
     if not sequence:
         say("no release yet")
@@ -84,6 +75,14 @@ def log_command(options: argparse.Namespace) -> int:
             if revert == version.version:
                 say(f"             the labels of release {target} again")
     return 0
+
+
+def log_entry(entry: Version | Fence, tags: Mapping[str, int], recalls: Mapping[int, str]) -> Json:
+    """A release as its file has it, with its tags and its recall; a fence has its `kind` instead."""
+    told: dict[str, Json] = entry.model_dump(mode="json")
+    if isinstance(entry, Version):
+        told.update(tags=named(tags, entry.version), recalled=recalls.get(entry.version))
+    return told
 
 
 def named(tags: Mapping[str, int], number: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Milestones: partial releases of a run that goes on, which readers must accept; `latest` stays what is complete."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,14 @@ from pipelines.midway import Midway
 from pipelines.milestones import MilestonePublisher
 from pipelines.plan import plan
 from pipelines.recipe import Milestones
+from pipelines.replay import plan_replay, publish_repaired
 from pipelines.running import Outcome, draft, publish
 from relabel.errors import Refused
 from relabel.releases.commit import commit
+from relabel.releases.recalls import write_recall
 from relabel.releases.receipts import Receipt
 from relabel.releases.release import Store
+from relabel.releases.revert import revert
 from relabel.releases.verify import verify
 from relabel.releases.versions import read_history
 from relabel.storage.objects import ObjectStore
@@ -110,6 +113,36 @@ def test_where_the_source_shrinks_to_what_is_published_the_release_becomes_compl
     assert release.content_digest == read_history(store)[0].content_digest
 
 
+@pytest.mark.parametrize(
+    ("take_back", "message"),
+    [
+        (lambda store: write_recall(store, 2, "rubbish"), "release 2 is recalled: rubbish"),
+        (lambda store: revert(store, 1), "release 3 went back to 1"),
+    ],
+)
+def test_what_is_taken_back_of_a_run_at_work_it_does_not_publish_again(
+    source: Path, take_back: Callable[[ObjectStore], object], message: str
+) -> None:
+    store = MemoryStore()
+    run(make_run(source, store, "first", shards="broken.tar"))
+    job = make_run(source, store, "long", publish="30%")
+    todo = plan(job)
+    receipts = dict(todo.done)
+    midway = Midway(todo, receipts, draft)
+    first, *rest = label(job, todo)
+    receipts[first.token] = first
+    assert midway.goes_on(first)
+    assert read_history(store)[-1].run_id == "long.m1"
+    take_back(store)
+    held = len(read_history(store))
+    receipts |= {receipt.token: receipt for receipt in rest}
+    with pytest.raises(Refused, match=message):
+        publish(todo, receipts, {})
+    with pytest.raises(Refused, match=message):
+        midway.milestones.publish(store, 2, lambda: draft(todo, receipts))
+    assert len(read_history(store)) == held
+
+
 def test_what_breaks_the_budget_is_no_milestone(source: Path) -> None:
     store = MemoryStore()
     allowed = {"max_fraction": 0.34}
@@ -152,6 +185,23 @@ def test_a_store_that_is_away_for_a_while_costs_no_more_than_a_milestone(
         assert midway.goes_on(receipt)
     assert "relabel: a milestone is not published yet (" in capsys.readouterr().err
     assert [(each.run_id, round(each.coverage, 2)) for each in midway.milestones.published] == [("long.m1", 0.67)]
+
+
+def test_a_replay_on_what_was_completed_meanwhile_stays_complete(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    job = make_run(source, store, "long", publish="30%")
+    receipts, _ = going(job)
+    monkeypatch.setattr(Length, "mended", True)
+    monkeypatch.setattr(store_run, "_parts", {})
+    again = make_run(source, store, "replay")
+    todo = plan_replay(again, "latest")
+    replayed = dict(todo.done) | {receipt.token: receipt for receipt in label(again, todo)}
+    complete = publish(dataclasses.replace(plan(job), job=job), receipts, {}).release
+    release = publish_repaired(todo, replayed, {}).release
+    assert release is not None
+    assert complete is not None
+    assert (todo.parent.coverage < 1.0, complete.coverage, release.coverage) == (True, 1.0, 1.0)  # type: ignore[union-attr]
+    assert release.version == complete.version + 1
 
 
 def test_by_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,8 +55,8 @@ def overwrite(store: ObjectStore, path: str, data: bytes) -> bytes:
         (segments, "write_segment", put_segment, 1693),
         (commit, "settle", trust_the_answer, 9),
         (commit, "settle", overwrite, 9),
-        (commit, "refuse_conflict", lambda change, held, run_id: None, 25),
-        (commit, "refuse_fenced", lambda draft, entry: None, 29),
+        (commit, "refuse_conflict", lambda change, held, run_id: None, 42),
+        (commit, "refuse_fenced", lambda draft, entry: None, 302),
     ],
     ids=["segment put", "conflict trusted", "version overwritten", "conflicts ignored", "fences ignored"],
 )

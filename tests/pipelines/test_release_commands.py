@@ -19,6 +19,7 @@ from pipelines.release_commands import from_lines, seconds
 from relabel.digests import seal
 from relabel.errors import Refused, UsageError
 from relabel.releases.commit import commit
+from relabel.releases.leases import Lease, write_fence
 from relabel.releases.versions import ensure_store
 from relabel.releases.withdrawals import write_withdrawals
 from relabel.storage.opening import open_store
@@ -120,6 +121,15 @@ def test_latest_is_what_readers_get(tmp_path: Path, capfd: pytest.CaptureFixture
         assert words in capfd.readouterr().out
     assert main(["tag", store, "whole"]) == 0
     assert capfd.readouterr().out == f"whole names release 1 of {objects.url} from now on\n"
+
+
+def test_the_log_tells_fences_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    objects = open_store(str(tmp_path))
+    commit(objects, draft("run", 0, finish_shards(objects, "run", {"a.tar": "0"}, "small"), "small"))
+    write_fence(objects, Lease(2, "new"), [Lease(1, "old")])
+    release, fence = told(capfd, "log", str(tmp_path))
+    assert (release["version"], release["tags"], release["recalled"]) == (1, [], None)
+    assert (fence["kind"], fence["number"], fence["fenced"]) == ("fence", 2, {"1": "old"})
 
 
 def test_files_of_keys() -> None:

@@ -3,10 +3,11 @@
 import pytest
 
 from relabel.digests import seal
-from relabel.errors import Refused, UnknownName, UsageError
+from relabel.errors import Refused, StoreCorrupt, UnknownName, UsageError
 from relabel.releases.collect import DAY_SECONDS, apply_plan, drop_plan, plan_collect, plan_names
 from relabel.releases.commit import commit
-from relabel.releases.leases import acquire, holders, release
+from relabel.releases.leases import acquire, beat, holders, release
+from relabel.releases.partitions import Partition
 from relabel.releases.reachable import unreachable
 from relabel.releases.receipts import Receipts
 from relabel.releases.segments import entry_of, write_segments
@@ -114,6 +115,67 @@ def test_a_commit_does_not_stand_on_what_a_plan_names(store: MemoryStore) -> Non
     assert plan_names(store) == []
     assert commit(store, again).version == 2
     assert verify(store, 2, "full").problems == []
+
+
+class AppliedMidway(OperatedStore):
+    """Once a commit has found the segment that a dead run left, somebody applies the plan that names it."""
+
+    plan = ""
+
+    def operate(self, operation: Operation) -> object:
+        found = super().operate(operation)
+        if self.plan and operation.kind == "get" and operation.path.startswith("segments/"):
+            plan, self.plan = self.plan, ""
+            apply_plan(self.inner, plan)
+        return found
+
+
+def test_a_plan_that_is_applied_during_a_commit_counts(store: MemoryStore) -> None:
+    again = draft("again", 1, finish_shards(store, "again", {"e.tar": "0"}, "large"), "large")
+    store.now += GRACE
+    midway = AppliedMidway(store)
+    midway.plan = plan_collect(store).id
+    store.now += GRACE
+    with one_request_at_a_time(), pytest.raises(Refused, match=r"named by the plan .* nothing was published"):
+        commit(midway, again)
+    assert (midway.plan, plan_names(store), version_numbers(store)) == ("", [], [1])
+    assert commit(store, again).version == 2
+    assert verify(store, 2, "full").problems == []
+
+
+def test_a_damaged_plan_says_how_to_give_it_up(store: MemoryStore) -> None:
+    store.now += GRACE
+    plan = plan_collect(store)
+    path = f"gc/{plan.id}.json"
+    store.put(path, store.get(path)[:-9])
+    again = draft("again", 1, finish_shards(store, "again", {"z.tar": "0"}, "small"), "small")
+    works = (lambda: commit(store, again), lambda: plan_collect(store), lambda: apply_plan(store, plan.id))
+    for work in works:
+        with pytest.raises(StoreCorrupt, match=rf"{path}.*--drop {plan.id}"):
+            work()
+    drop_plan(store, plan.id)
+    assert commit(store, again).version == 2
+    with pytest.raises(UnknownName, match="plan"):
+        drop_plan(store, plan.id)
+
+
+def test_clock_objects_and_heartbeats_of_ended_leases_are_collected() -> None:
+    """What processes left that died while they asked for the time, and an owner that beat after its end."""
+    store = MemoryStore()
+    ended = acquire(store, "one", Partition(1, 2)).lease
+    open_one = acquire(store, "two", Partition(2, 2)).lease
+    release(store, ended)
+    for lease in (ended, open_one):
+        beat(store, lease)
+    clocks = [f"gc/clock-{'0' * 32}", f"leases/clock/{'0' * 32}"]
+    for path in clocks:
+        store.put(path, b"now")
+    store.now += GRACE
+    plan = plan_collect(store)
+    store.now += GRACE
+    deleted = {info.path for info in apply_plan(store, plan.id).deleted}
+    assert {path for path in deleted if path.startswith(("gc", "leases"))} == {*clocks, ended.beat_path}
+    assert store.exists(open_one.beat_path)
 
 
 def test_a_day_is_the_least(store: MemoryStore) -> None:

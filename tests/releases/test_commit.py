@@ -10,9 +10,11 @@ import pytest
 
 from relabel.errors import Refused, StoreConflict, UsageError
 from relabel.releases.commit import commit
+from relabel.releases.erase import erase
 from relabel.releases.segments import read_segments
 from relabel.releases.verify import verify
 from relabel.releases.versions import read_version, version_numbers, version_path
+from relabel.releases.withdrawals import write_withdrawals
 from relabel.storage.objects import ObjectStore
 from relabel.storage.opening import open_store
 from relabel.testing.faults import BY_NAME, FaultyStore, Operation
@@ -30,6 +32,19 @@ def test_the_first_version(make_job: Callable, store: ObjectStore) -> None:
     assert counts.reasons == {"where": 2, "corrupt_image": 2, "truncated_shard": 1}
     assert [numerics["shards"] for numerics in version.numerics.values()] == [3]
     assert list(read_segments(store, version.segments)) == sorted(SHARDS)
+
+
+def test_what_was_erased_meanwhile_is_a_conflict_and_not_a_loss(make_job: Callable, store: ObjectStore) -> None:
+    job = make_job(SHARDS)
+    job.run()
+    late = make_job({**SHARDS, "d.tar": 3}, run_id="late")
+    draft = late.draft(late.finish_all())
+    write_withdrawals(store, {"a.tar": ["a.tar-0"]}, "asked for")
+    assert erase(store, apply=True).deleted > 0
+    with pytest.raises(StoreConflict, match=r"erased meanwhile.*Run again: nothing is labelled again"):
+        commit(store, draft)
+    assert version_numbers(store) == [1, 2]
+    assert make_job({**SHARDS, "d.tar": 3}, run_id="next").run().counts.shards == 4
 
 
 def test_nothing_new_publishes_nothing(make_job: Callable, store: ObjectStore) -> None:

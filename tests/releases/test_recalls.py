@@ -1,12 +1,15 @@
 """Recalls: `latest` passes over them, pinned readers hear of them."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 
 import pytest
 
 import relabel
-from relabel.errors import Recalled, RecallWarning, UsageError
+from relabel.errors import Recalled, RecallWarning, Refused, UsageError
+from relabel.releases.commit import commit
+from relabel.releases.verify import verify
 from relabel.releases.versions import version_numbers
 from relabel.storage.objects import ObjectStore
 
@@ -30,9 +33,24 @@ def test_latest_passes_over_recalled_releases(opened: relabel.Store, make_job: C
         opened.release()
     assert opened.recalls() == {1: "all of them", 2: "too", 3: "the teacher was wrong"}
     shards = {f"{each}.tar": 3 for each in range(4)}
-    assert make_job(shards, run_id="next").run().parent == 3  # the history goes on from the newest
+    late = make_job(shards, run_id="next")
+    with pytest.raises(Refused, match=r"release 3 is recalled: the teacher was wrong.*--bring-back"):
+        late.run()
+    brought = dataclasses.replace(late.draft(late.finish_all()), bring_back=True)
+    assert commit(opened.objects, brought).parent == 3  # the history goes on from the newest
     assert opened.release().number == 4
     assert version_numbers(opened.objects) == [1, 2, 3, 4]
+
+
+def test_the_newest_release_is_brought_back_under_a_new_number(opened: relabel.Store, make_job: Callable) -> None:
+    opened.recall(3, "a mistake")
+    same = make_job({f"{each}.tar": 3 for each in range(3)}, run_id="same")
+    draft = dataclasses.replace(same.draft(same.finish_all()), bring_back=True)
+    brought = commit(opened.objects, draft)
+    assert (brought.version, opened.release().number) == (4, 4)
+    assert brought.content_digest == opened.release(3, recalled="ignore").version.content_digest
+    assert verify(opened.objects, 4, "full").problems == []
+    assert commit(opened.objects, dataclasses.replace(draft, run_id="once more", parent=4)) == brought
 
 
 def test_the_first_reason_stands(opened: relabel.Store) -> None:

@@ -101,7 +101,10 @@ def test_what_a_revert_took_back_is_known(grown: Version, make_job: Callable, st
         refuse_taken_back(found)
     new_bytes = make_job({**SHARDS, "c.tar": 6}, run_id="mended", etags={"c.tar": "new"})
     assert taken_back(store, back).among(new_bytes.finish_all()) == {}
-    brought = nightly.run()  # on purpose; from then on it is the latest and not taken back any more
+    with pytest.raises(Refused, match="release 3 went back to 1"):
+        nightly.run()
+    # on purpose; from then on it is the latest and not taken back any more
+    brought = commit(store, dataclasses.replace(nightly.draft(nightly.finish_all()), bring_back=True))
     assert taken_back(store, brought).among(nightly.finish_all()) == {}
 
 
@@ -163,6 +166,17 @@ def test_a_run_planned_before_the_revert_does_not_undo_it(
     assert {shard: entry.rows for shard, entry in read_segments(store, version.segments).items()} == {
         "a.tar": 4, "b.tar": 3, "broken.tar": 0, "d.tar": 3,
     }  # fmt: skip
+
+
+def test_what_was_to_be_brought_back_before_a_later_revert_stays(
+    grown: Version, make_job: Callable, store: ObjectStore
+) -> None:
+    late = make_job({**SHARDS, "c.tar": 5}, run_id="late")
+    draft = dataclasses.replace(late.draft(late.finish_all()), bring_back=True)
+    revert(store, 1)
+    with pytest.raises(StoreConflict, match="release 3 of .* went back to 1 after run late was planned"):
+        commit(store, draft)
+    assert version_numbers(store) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)

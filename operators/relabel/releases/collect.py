@@ -6,16 +6,22 @@ anything that an open plan names, so what is deleted cannot become part of a rel
 more, must be longer than a write may be on its way and than a run may pause between its last check and its publication.
 """
 
+import contextlib
 import dataclasses
+import re
 import uuid
+from collections.abc import Iterator
 
 from ..digests import Json, digest
-from ..errors import ObjectMissing, Refused, UnknownName, UsageError
+from ..errors import ObjectMissing, Refused, StoreCorrupt, UnknownName, UsageError
 from ..storage.objects import ObjectInfo, ObjectStore
 from . import notices
 from .reachable import unreachable
 
 FOLDER = "gc"
+CLOCK = re.compile(r"gc/clock-[0-9a-f]{32}|leases/clock/[0-9a-f]{32}")
+"""Written to ask the server's time; left behind where the process died before it deleted its own."""
+BEAT = re.compile(r"leases/\d{10}\.beat")
 DAY_SECONDS = 86_400.0
 MIN_GRACE_SECONDS = DAY_SECONDS
 DEFAULT_GRACE_SECONDS = 7 * DAY_SECONDS
@@ -64,14 +70,15 @@ def plan_collect(store: ObjectStore, grace_seconds: float = DEFAULT_GRACE_SECOND
     """Find what nobody needs and record it as a plan; deletes nothing. The same garbage gives the same plan."""
     require_grace(grace_seconds, force)
     now = server_time(store)
-    found = sorted(unreachable(store).values(), key=lambda info: info.path)
+    found = sorted(garbage(store).values(), key=lambda info: info.path)
     old = tuple(info for info in found if now - info.modified >= grace_seconds)
     young = tuple(info for info in found if now - info.modified < grace_seconds)
     if not old:
         return CollectPlan("", (), young)
     fields: dict[str, Json] = {"objects": [{"path": info.path, "size_bytes": info.size} for info in old]}
     name = digest(fields)[:16]
-    notices.post(store, plan_path(name), fields)
+    with advising_drop(store, name):
+        notices.post(store, plan_path(name), fields)
     return CollectPlan(name, old, young, max(0.0, now - store.head(plan_path(name)).modified))
 
 
@@ -91,10 +98,10 @@ def apply_plan(
             f"the plan {name} is {shown(max(0.0, age))} old; it may be applied when it is {shown(grace_seconds)} old, "
             f"in {shown(grace_seconds - age)}. Nothing was deleted."
         )
-    garbage = unreachable(store)
+    lying = garbage(store)
     deleted, needed, young, gone = [], [], [], 0
     for path in (each["path"] for each in fields["objects"]):
-        info = garbage.get(path)
+        info = lying.get(path)
         if info is None and not store.exists(path):
             gone += 1
         elif info is None:
@@ -108,18 +115,44 @@ def apply_plan(
     return Collected(tuple(deleted), tuple(needed), tuple(young), gone)
 
 
+def garbage(store: ObjectStore) -> dict[str, ObjectInfo]:
+    """Path -> what lies there and nobody needs: what is unreachable, clock objects, and heartbeats of ended leases."""
+    leases = {info.path: info for info in store.list("leases")}
+    clocks = [info for info in (*leases.values(), *store.list(FOLDER)) if CLOCK.fullmatch(info.path)]
+    beats = [info for path, info in leases.items() if BEAT.fullmatch(path) and f"{path[:-5]}.ended.json" in leases]
+    return {**unreachable(store), **{info.path: info for info in (*clocks, *beats)}}
+
+
 def drop_plan(store: ObjectStore, name: str) -> None:
     """Give a plan up."""
-    read_plan(store, name)
-    store.delete(plan_path(name))
+    if not store.exists(plan_path(name)):
+        raise unknown_plan(store, name)
+    store.delete(plan_path(name))  # unread: it may be damaged
 
 
 def read_plan(store: ObjectStore, name: str) -> dict[str, Json]:
-    """Raises UnknownName with the plans that are open."""
+    """Raises UnknownName with the plans that are open, StoreCorrupt where this one is damaged."""
     try:
-        return notices.read(store, plan_path(name))
+        with advising_drop(store, name):
+            return notices.read(store, plan_path(name))
     except ObjectMissing as error:
-        raise UnknownName("plan", name, plan_names(store), "A plan that was applied is gone.") from error
+        raise unknown_plan(store, name) from error
+
+
+def unknown_plan(store: ObjectStore, name: str) -> UnknownName:
+    return UnknownName("plan", name, plan_names(store), "A plan that was applied is gone.")
+
+
+@contextlib.contextmanager
+def advising_drop(store: ObjectStore, name: str) -> Iterator[None]:
+    """A damaged plan says how to get rid of it."""
+    try:
+        yield
+    except StoreCorrupt as error:
+        raise StoreCorrupt(
+            f"{error} Which objects this plan names is unknown. Give it up with `relabel collect {store.url} --drop "
+            f"{name}`, which deletes nothing else, then run again."
+        ) from error
 
 
 def plan_names(store: ObjectStore) -> list[str]:
@@ -132,7 +165,8 @@ def planned(store: ObjectStore) -> dict[str, frozenset[str]]:
     found = {}
     for name in plan_names(store):
         try:
-            found[name] = frozenset(each["path"] for each in notices.read(store, plan_path(name))["objects"])
+            with advising_drop(store, name):
+                found[name] = frozenset(each["path"] for each in notices.read(store, plan_path(name))["objects"])
         except ObjectMissing:
             continue  # applied or given up since it was listed
     return found

@@ -14,9 +14,12 @@ from ..errors import Refused, StoreConflict, UsageError
 from ..storage.objects import ObjectStore, settle
 from .collect import planned
 from .fences import Fence
+from .recalls import find_recall
 from .receipts import Receipt
+from .redactions import read_redactions
 from .segments import Entry, SegmentRef, entries_of, read_segments, write_segments
 from .stored import absences
+from .taken_back import refuse_taken_back, taken_back
 from .versions import (
     FORMAT,
     LabelIdentity,
@@ -59,6 +62,8 @@ class Draft:
     """Under which the run labelled: it is not published after the fence of a newer one. None: fences mean nothing."""
     reverts: int = 0
     """The release whose labels this one publishes again."""
+    bring_back: bool = False
+    """Publish also labels that a revert or a recall before the run was planned took out of use."""
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -78,6 +83,8 @@ class Change:
     """The planned parent's entries; none where its labels mean something else."""
     written: Mapping[str, Entry]
     removed: frozenset[str]
+    reverts: tuple[tuple[int, int], ...] = ()
+    """As the planned parent has them."""
 
 
 def commit(store: ObjectStore, draft: Draft) -> Version:
@@ -85,7 +92,8 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
 
     That is the version this run id committed before, or the newest where the draft changes nothing in it. Raises
     Refused where data that it would publish is gone, StoreConflict where another run published other results for the
-    same shards since this one was planned, or took over its lease.
+    same shards since this one was planned, or took over its lease; Refused where a revert or a recall took labels out
+    of use that the draft would publish, unless it is to bring them back.
     """
     ensure_store(store, uuid.uuid4().hex)
     sequence = read_sequence_around(store, draft.parent)
@@ -98,13 +106,14 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
     for entry in sequence:
         refuse_fenced(draft, entry)
     change = plan_change(store, draft, history)
+    plans = planned(store)  # before the data is looked at: what they name may be deleted from now on
     refuse_absent_data(store, draft.receipts)
     while True:
         proposal = propose(store, draft, change, base, newest)
         if base is not None and proposal is base:
             return base
         path = version_path(proposal.version)
-        refuse_collected(store, draft, proposal)
+        refuse_collected(store, draft, proposal, {**plans, **planned(store)})
         newest = parse_entry(settle(store, path, proposal.sealed()), store.full_url(path))
         refuse_fenced(draft, newest)
         if isinstance(newest, Version):
@@ -123,6 +132,23 @@ def refuse_fenced(draft: Draft, entry: Version | Fence) -> None:
         )
 
 
+def refuse_out_of_use(
+    store: ObjectStore, draft: Draft, change: Change, base: Version | None, entries: Sequence[Entry]
+) -> None:
+    """A revert or a recall holds against runs that were at work by then, and against their milestones."""
+    if base is None or draft.reverts:
+        return
+    if not draft.bring_back:
+        by = taken_back(store, base).by
+        refuse_taken_back({each.shard: by[pair] for each in entries if (pair := (each.shard, each.outcome)) in by})
+    elif base.reverts != change.reverts:
+        revert, target = base.reverts[-1]
+        raise StoreConflict(
+            f"release {revert} of {store.url} went back to {target} after run {draft.run_id} was planned. Nothing was "
+            "published; what is finished is kept. Run again, if its labels are still to be brought back."
+        )
+
+
 def plan_change(store: ObjectStore, draft: Draft, history: Sequence[Version]) -> Change:
     """The draft against the version it was planned against, so that it can be applied to a later one."""
     parent = next((version for version in history if version.version == draft.parent), None)
@@ -131,7 +157,8 @@ def plan_change(store: ObjectStore, draft: Draft, history: Sequence[Version]) ->
     before = read_segments(store, parent.segments) if parent and same_meaning(parent, draft) else {}
     wanted = {entry.shard: entry for entry in entries_of(draft.receipts)}
     written = {shard: entry for shard, entry in wanted.items() if before.get(shard) != entry}
-    return Change(before, written, frozenset(draft.removed) & frozenset(before))
+    removed = frozenset(draft.removed) & frozenset(before)
+    return Change(before, written, removed, parent.reverts if parent else ())
 
 
 def same_meaning(version: Version, draft: Draft) -> bool:
@@ -141,17 +168,27 @@ def same_meaning(version: Version, draft: Draft) -> bool:
 def refuse_absent_data(store: ObjectStore, receipts: Sequence[Receipt]) -> None:
     gone = absences(store, [each for receipt in receipts for each in receipt.objects()])
     if gone:
-        path, what = min(gone.items())
+        redacted = read_redactions(store).by_path
+        if gone.keys() <= redacted.keys():
+            raise StoreConflict(
+                f"{len(gone)} objects of this run were erased meanwhile, for samples that were withdrawn (first: "
+                f"{store.full_url(min(gone))}); nothing was published. Run again: nothing is labelled again."
+            )
+        path, what = min((path, what) for path, what in gone.items() if path not in redacted)
         raise Refused(
             f"{store.full_url(path)} {what} ({len(gone)} such objects); nothing was published. "
             "Run again: the shards it belongs to are labelled anew."
         )
 
 
-def refuse_collected(store: ObjectStore, draft: Draft, proposal: Version) -> None:
-    """What a plan to collect names may be gone before the version stands (see `collect`)."""
+def refuse_collected(store: ObjectStore, draft: Draft, proposal: Version, plans: Mapping[str, frozenset[str]]) -> None:
+    """What a plan to collect names may be gone before the version stands (see `collect`).
+
+    `plans` holds also those that were open before the data was looked at and the segments were written: one that was
+    applied since, and so is gone, may have deleted them.
+    """
     needed = {each.path for receipt in draft.receipts for each in receipt.objects()}
-    for name, paths in planned(store).items():
+    for name, paths in plans.items():
         for path in sorted((needed | {segment.path for segment in proposal.segments}) & paths):
             raise Refused(
                 f"{store.full_url(path)} is named by the plan {name} of `relabel collect`, which may delete it at any "
@@ -165,6 +202,7 @@ def propose(
 ) -> Version:
     """The next version on top of `base`, or `base` itself where the draft changes nothing in it.
 
+    The same labels get a new number where `base` is recalled and the draft brings them back.
     It follows `newest` in the sequence, which is `base` or a fence after it. Its segments are written.
     """
     held = base_entries(store, draft, change, base)
@@ -174,13 +212,16 @@ def propose(
     same = base is not None and same_meaning(base, draft)
     after = {**held, **{entry.shard: entry for entry in changed}}
     entries = [after[shard] for shard in sorted(after) if shard not in change.removed]
-    if base is not None and same and not changed and not tombstones and coverage(draft, entries) <= base.coverage:
+    refuse_out_of_use(store, draft, change, base, entries)
+    covered = coverage(draft, base, held, entries)
+    stands = base is not None and same and not changed and not tombstones and covered <= base.coverage
+    if base is not None and stands and not (draft.bring_back and find_recall(store, base.version)):
         return base
     if not entries:
         raise UsageError("there is nothing to publish: no shard is finished.")
     kept = list(base.segments) if base is not None and same else []
     segments = next_segments(store, kept, changed + tombstones, entries)
-    return describe(draft, base, entries, segments, newest, digest_before(store, newest))
+    return describe(draft, base, entries, covered, segments, newest, digest_before(store, newest))
 
 
 def base_entries(store: ObjectStore, draft: Draft, change: Change, base: Version | None) -> Mapping[str, Entry]:
@@ -214,19 +255,28 @@ def next_segments(
     """The parent's and a small one, or new ones for all where they would be too many."""
     if not kept or len(kept) >= MAX_SEGMENTS:
         return write_segments(store, entries)
+    if not changed:
+        return tuple(kept)
     return (*kept, *write_segments(store, changed))
 
 
-def coverage(draft: Draft, entries: Sequence[Entry]) -> float:
-    """Of the release that holds these entries, in [0, 1]."""
+def coverage(draft: Draft, base: Version | None, held: Mapping[str, Entry], entries: Sequence[Entry]) -> float:
+    """Of the release that holds these entries, in [0, 1].
+
+    At least that of a version published since the draft was planned, where they are of the same shards.
+    """
     counted = len(entries) / max(1, draft.num_source_shards)
-    return min(1.0, counted if draft.coverage is None else draft.coverage)
+    stated = counted if draft.coverage is None else draft.coverage
+    if base is not None and base.version != draft.parent and held.keys() == {entry.shard for entry in entries}:
+        stated = max(stated, base.coverage)
+    return min(1.0, stated)
 
 
 def describe(
     draft: Draft,
     base: Version | None,
     entries: Sequence[Entry],
+    covered: float,
     segments: tuple[SegmentRef, ...],
     newest: Version | Fence | None,
     parent_sha256: str,
@@ -247,7 +297,7 @@ def describe(
         selection=draft.selection,
         source=draft.source,
         counts=count(entries),
-        coverage=coverage(draft, entries),
+        coverage=covered,
         numerics=mix(entries, known),
         content_digest=content_digest(draft.labels, entries),
         recipe=draft.recipe,

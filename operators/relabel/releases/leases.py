@@ -132,9 +132,10 @@ def server_now(store: ObjectStore) -> float:
     """The server's clock, in seconds since the epoch: the time of an object written for this."""
     path = f"leases/clock/{uuid.uuid4().hex}"
     store.put(path, b"now\n")
-    now = store.head(path).modified
-    store.delete(path)
-    return now
+    try:
+        return store.head(path).modified
+    finally:
+        store.delete(path)
 
 
 def holders(store: ObjectStore, partition: Partition = WHOLE) -> list[Holder]:

@@ -9,8 +9,10 @@ import contextlib
 import functools
 import random
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 from ..errors import Refused, StorageError, StoreConflict, UnknownName, UsageError
 from ..releases.collect import apply_plan, drop_plan, plan_collect, plan_names
@@ -330,9 +332,14 @@ def simulate(seed: int, faults: tuple[Fault, ...] = FAULTS) -> World:
 
     Raises Violation where anything that was promised did not hold at any moment.
     """
-    world = World(seed, faults)
+    world, names = World(seed, faults), random.Random(seed)  # noqa: S311
+
+    def drawn() -> uuid.UUID:
+        """Listings are in the order of names, of which some are random: the seed must draw them, too."""
+        return uuid.UUID(int=names.getrandbits(128), version=4)
+
     try:
-        with one_request_at_a_time():
+        with one_request_at_a_time(), mock.patch.object(uuid, "uuid4", drawn):
             cast(world)
             world.play()
             finish(world)
