@@ -52,7 +52,7 @@ def overwrite(store: ObjectStore, path: str, data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("module", "name", "wrong", "first"),
     [
-        (segments, "write_segment", put_segment, 1693),
+        (segments, "write_segment", put_segment, 501),
         (commit, "settle", trust_the_answer, 9),
         (commit, "settle", overwrite, 9),
         (commit, "refuse_conflict", lambda change, held, run_id: None, 42),
