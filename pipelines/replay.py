@@ -26,7 +26,7 @@ from relabel.releases.redactions import Redactions, read_redactions
 from relabel.releases.release import find_version
 from relabel.releases.segments import EntryColumns, entry_of, read_segments
 from relabel.releases.stored import get_checked, in_threads
-from relabel.releases.taken_back import TakenBack, refuse_taken_back, taken_back
+from relabel.releases.taken_back import TakenBack, taken_back
 from relabel.releases.unpublished import unpublished
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
 from relabel.releases.withdrawals import Withdrawn, read_withdrawals
@@ -259,7 +259,6 @@ def publish_repaired(
     assert parent is not None
     release: Version | None = parent
     if receipts:
-        refuse_taken_back(taken_back(todo.job.open_store(), parent).among(receipts.values()))
         repaired = dataclasses.replace(draft(todo, receipts, lease), coverage=parent.coverage, source=parent.source)
         release = commit(todo.job.open_store(), repaired)
     return Outcome(todo, receipts, release, seconds)

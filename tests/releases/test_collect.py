@@ -167,7 +167,7 @@ def test_clock_objects_and_heartbeats_of_ended_leases_are_collected() -> None:
     release(store, ended)
     for lease in (ended, open_one):
         beat(store, lease)
-    clocks = [f"gc/clock-{'0' * 32}", f"leases/clock/{'0' * 32}"]
+    clocks = [f"leases/clock/{number * 32}" for number in "01"]
     for path in clocks:
         store.put(path, b"now")
     store.now += GRACE

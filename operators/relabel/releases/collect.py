@@ -9,17 +9,17 @@ more, must be longer than a write may be on its way and than a run may pause bet
 import contextlib
 import dataclasses
 import re
-import uuid
 from collections.abc import Iterator
 
 from ..digests import Json, digest
 from ..errors import ObjectMissing, Refused, StoreCorrupt, UnknownName, UsageError
 from ..storage.objects import ObjectInfo, ObjectStore
 from . import notices
+from .leases import server_now
 from .reachable import unreachable
 
 FOLDER = "gc"
-CLOCK = re.compile(r"gc/clock-[0-9a-f]{32}|leases/clock/[0-9a-f]{32}")
+CLOCK = re.compile(r"leases/clock/[0-9a-f]{32}")
 """Written to ask the server's time; left behind where the process died before it deleted its own."""
 BEAT = re.compile(r"leases/\d{10}\.beat")
 DAY_SECONDS = 86_400.0
@@ -69,7 +69,7 @@ def require_grace(seconds: float, forced: bool) -> None:
 def plan_collect(store: ObjectStore, grace_seconds: float = DEFAULT_GRACE_SECONDS, force: bool = False) -> CollectPlan:
     """Find what nobody needs and record it as a plan; deletes nothing. The same garbage gives the same plan."""
     require_grace(grace_seconds, force)
-    now = server_time(store)
+    now = server_now(store)
     found = sorted(garbage(store).values(), key=lambda info: info.path)
     old = tuple(info for info in found if now - info.modified >= grace_seconds)
     young = tuple(info for info in found if now - info.modified < grace_seconds)
@@ -91,7 +91,7 @@ def apply_plan(
     """
     require_grace(grace_seconds, force)
     fields = read_plan(store, name)
-    now = server_time(store)
+    now = server_now(store)
     age = now - store.head(plan_path(name)).modified
     if age < grace_seconds:
         raise Refused(
@@ -118,7 +118,7 @@ def apply_plan(
 def garbage(store: ObjectStore) -> dict[str, ObjectInfo]:
     """Path -> what lies there and nobody needs: what is unreachable, clock objects, and heartbeats of ended leases."""
     leases = {info.path: info for info in store.list("leases")}
-    clocks = [info for info in (*leases.values(), *store.list(FOLDER)) if CLOCK.fullmatch(info.path)]
+    clocks = [info for info in leases.values() if CLOCK.fullmatch(info.path)]
     beats = [info for path, info in leases.items() if BEAT.fullmatch(path) and f"{path[:-5]}.ended.json" in leases]
     return {**unreachable(store), **{info.path: info for info in (*clocks, *beats)}}
 
@@ -170,16 +170,6 @@ def planned(store: ObjectStore) -> dict[str, frozenset[str]]:
         except ObjectMissing:
             continue  # applied or given up since it was listed
     return found
-
-
-def server_time(store: ObjectStore) -> float:
-    """Now, in seconds since the epoch, by the clock that dates the store's objects."""
-    path = f"{FOLDER}/clock-{uuid.uuid4().hex}"
-    store.put(path, b"what time is it?\n")
-    try:
-        return store.head(path).modified
-    finally:
-        store.delete(path)
 
 
 def shown(seconds: float) -> str:
