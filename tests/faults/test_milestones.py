@@ -250,7 +250,7 @@ def test_milestones_among_other_programs(monkeypatch: pytest.MonkeyPatch) -> Non
             assert "partial" in str(error)
 
     monkeypatch.setitem(simulation.ACTORS, "reader", (patient_reader, 1))
-    monkeypatch.setitem(simulation.ACTORS, "long_run", (long_run, 8))
+    monkeypatch.setitem(simulation.ACTORS, "long_run", (long_run, 16))
     partial = complete = 0
     for seed in range(24):
         world = simulate(seed)
