@@ -1,6 +1,6 @@
 """Dead letters: the one place where any exception becomes a reason, so that a bad sample costs one sample."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from relabel.errors import BadSample, DeviceFailed, DeviceFull, RelabelError
@@ -23,21 +23,34 @@ def attempt(work: Callable[[], Result], module: str = "") -> Result | BadSample:
     """
     try:
         return work()
-    except BadSample as error:
-        return error
-    except RelabelError:
-        raise
     except (Exception, SystemExit) as error:
-        first = str(error).partition("\n")[0]
-        if is_out_of_memory(error):
-            raise DeviceFull(
-                f"out of memory: {first or 'MemoryError'} Lower resources.compute_batch or part_rows; finished shards "
-                "are kept, run again to go on."
-            ) from error
-        if is_device_failure(error):
-            raise DeviceFailed(f"the accelerator failed: {first}") from error
-        detail = redacted(described(error, module))  # before it is cut: half a secret is not found
-        return BadSample(Reason.OPERATOR_ERROR, detail[:DETAIL_CHARACTERS])
+        return blamed(error, module)
+
+
+async def attempt_async(work: Awaitable[Result], module: str = "") -> Result | BadSample:
+    """As `attempt`, of what is awaited."""
+    try:
+        return await work
+    except (Exception, SystemExit) as error:
+        return blamed(error, module)
+
+
+def blamed(error: Exception | SystemExit, module: str) -> BadSample:
+    """Why a sample has no label; raises what is nobody's sample."""
+    if isinstance(error, BadSample):
+        return error
+    if isinstance(error, RelabelError):
+        raise error
+    first = str(error).partition("\n")[0]
+    if is_out_of_memory(error):
+        raise DeviceFull(
+            f"out of memory: {first or 'MemoryError'} Lower resources.compute_batch or part_rows; finished shards "
+            "are kept, run again to go on."
+        ) from error
+    if is_device_failure(error):
+        raise DeviceFailed(f"the accelerator failed: {first}") from error
+    detail = redacted(described(error, module))  # before it is cut: half a secret is not found
+    return BadSample(Reason.OPERATOR_ERROR, detail[:DETAIL_CHARACTERS])
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,11 +13,12 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
+from relabel.labelers.engine_labeler import EngineLabeler
 from relabel.reasons import Reason
 
+from .asking import EngineStage, open_stage, parts_in_flight
 from .cluster import Pool
 from .job import Job, ShardTask
-from .labelling import LabelStage
 from .ledger import Ledger, Unit, Verdict
 from .reading import read_parts
 from .watchdog import Watchdog, leave
@@ -92,9 +93,10 @@ class ReadShards:
 class LabelActor:
     """A label stage on the GPU that Ray lends to this actor, else on the CPU; the last stage also writes.
 
-    Ray calls it from several threads. One of its own does all labelling, for torch keeps state per thread; a part is
-    written by the thread that came with it, while the next one is labelled. A stage of writers would cost one more
-    task and one more trip through the object store per part: a third of all CPU time beside decoding.
+    Ray calls it from several threads. One of its own does all labelling, for torch keeps state per thread (an engine
+    has its own loop, and takes what comes); a part is written by the thread that came with it, while the next one is
+    labelled. A stage of writers would cost one more task and one more trip through the object store per part: a third
+    of all CPU time beside decoding.
     """
 
     def __init__(self, job: Job, index: int, ledger: RemoteLedger) -> None:
@@ -102,10 +104,13 @@ class LabelActor:
         device = "cuda" if ray.get_gpu_ids() else "cpu"
         self._job, self._writes = job, index == len(job.labelers) - 1
         self._labelling = concurrent.futures.ThreadPoolExecutor(1, "labelling")
-        self._stage = self._labelling.submit(LabelStage, job, index, device, ledger, watchdog).result()
+        self._stage = self._labelling.submit(open_stage, job, index, device, ledger, watchdog).result()
 
     def __call__(self, parts: pa.Table) -> pa.Table:
-        labelled = self._labelling.submit(self._stage, parts).result()
+        if isinstance(self._stage, EngineStage):
+            labelled = self._stage(parts)
+        else:
+            labelled = self._labelling.submit(self._stage, parts).result()
         return write_parts(labelled, self._job) if self._writes else labelled
 
 
@@ -121,7 +126,8 @@ def _metadata(tasks: Sequence[ShardTask]) -> BlockMetadata:
 
 def build(job: Job, tasks: Sequence[ShardTask], pool: Pool) -> Dataset:
     """The lazy graph of a job: one event per part that was labelled and written."""
-    configure()
+    engines = any(isinstance(each, EngineLabeler) for each in job.labelers)
+    configure(1 if engines else TARGET_BLOCK_BYTES)
     resources = job.recipe.resources
     ledger = RemoteLedger()
     source = ShardDatasource(job, tasks, ledger)
@@ -138,7 +144,7 @@ def build(job: Job, tasks: Sequence[ShardTask], pool: Pool) -> Dataset:
             compute=ActorPoolStrategy(
                 min_size=pool.least,
                 max_size=pool.most,
-                max_concurrent_calls_per_actor=CALLS_IN_FLIGHT,
+                max_concurrent_calls_per_actor=calls_in_flight(job, index),
                 enable_true_multi_threading=True,
             ),
             num_gpus=pool.gpus or None,
@@ -147,10 +153,20 @@ def build(job: Job, tasks: Sequence[ShardTask], pool: Pool) -> Dataset:
     return parts
 
 
-def configure() -> None:
-    """Ray Data's settings for this graph: small blocks, any order, no error hidden, no silent wait, no bars."""
+def calls_in_flight(job: Job, index: int) -> int:
+    labeler = job.labelers[index]
+    if isinstance(labeler, EngineLabeler):
+        return parts_in_flight(labeler.concurrency, job.recipe.resources.part_rows)
+    return CALLS_IN_FLIGHT
+
+
+def configure(block_bytes: int = TARGET_BLOCK_BYTES) -> None:
+    """Ray Data's settings for this graph: small blocks, any order, no error hidden, no silent wait, no bars.
+
+    The parts of one block are labelled one after the other: for an engine, every part has to be a block of its own.
+    """
     context = DataContext.get_current()
-    context.target_max_block_size = TARGET_BLOCK_BYTES
+    context.target_max_block_size = block_bytes
     context.execution_options.preserve_order = False
     context.max_errored_blocks = 0
     context.execution_no_progress_timeout_s = 3600

@@ -4,6 +4,7 @@ The samples are cut into parts of one call each, so that the time of a full call
 labels and checks them is that of a run, and so is every label.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -22,8 +23,9 @@ from relabel.labels.shard_file import encode_label_shard
 from relabel.reasons import Reason, Status
 from relabel.releases.release import decode
 
+from .asking import open_stage
 from .job import Job
-from .labelling import LabelStage
+from .labelling import Stage
 from .parts import Header, Row, part_table, prepare_row
 from .recipe import Resources
 from .sampling import Sampling
@@ -113,9 +115,10 @@ def label_samples(job: Job, sampling: Sampling) -> Trial:
     load_seconds, label_seconds = 0.0, 0.0
     for index in range(len(job.labelers)):
         loading = time.perf_counter()
-        stage = LabelStage(job, index, device)
+        stage = open_stage(job, index, device)
         load_seconds += time.perf_counter() - loading
-        tables, seconds = label_parts(stage, tables)
+        with contextlib.closing(stage):
+            tables, seconds = label_parts(stage, tables)
         label_seconds += seconds
     return Trial(
         job=job,
@@ -145,7 +148,7 @@ def parts(job: Job, rows: Sequence[Row]) -> list[pa.Table]:
     return [part_table(job, Header("", 0, "", "", 0, rows=len(few)), list(few)) for few in cut]
 
 
-def label_parts(stage: LabelStage, tables: Sequence[pa.Table]) -> tuple[list[pa.Table], float]:
+def label_parts(stage: Stage, tables: Sequence[pa.Table]) -> tuple[list[pa.Table], float]:
     """The parts with one more label, and the seconds per sample of a full call."""
     labelled, calls = [], []
     for table in tables:

@@ -95,6 +95,12 @@ class Job:
         return tuple(dict.fromkeys(need for labeler in self.labelers for need in labeler.needs))
 
     @property
+    def wants(self) -> tuple[str, ...]:
+        """Fields that a labeler reads only where they are there, and that no labeler needs."""
+        wants = dict.fromkeys(want for labeler in self.labelers for want in labeler.wants)
+        return tuple(want for want in wants if want not in self.needs)
+
+    @property
     def own_labelers(self) -> tuple[Labeler[Any], ...]:
         """Those that the user wrote."""
         return tuple(labeler for labeler in self.labelers if labeler.source is not None)

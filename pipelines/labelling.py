@@ -7,6 +7,7 @@ that a sample's label depends neither on its neighbours nor on how many there ar
 import contextlib
 import copy
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ from relabel.labelers.failures import calling
 from relabel.labelers.labeler import Batch
 from relabel.labelers.packing import unpack
 from relabel.labels.contract import LabelContract
-from relabel.labels.shard_file import check_columns, label_columns
+from relabel.labels.shard_file import check_columns, column_values, label_columns
 from relabel.reasons import Reason, Status
 
 from .dead_letters import attempt
@@ -29,7 +30,7 @@ from .parts import ROWS_SCHEMA, Header, cell, contents, from_ipc, to_ipc
 from .watchdog import Watchdog, leave
 
 
-class LabelStage:
+class Stage(ABC):
     """One labeler of a job on one device ("cpu", "cuda"); built once per actor.
 
     In a worker it has a watchdog, and where the device fails the process ends; elsewhere DeviceFailed is raised.
@@ -40,12 +41,9 @@ class LabelStage:
     ) -> None:
         self.ledger, self.watchdog = ledger or Ledger(), watchdog
         self.compute_batch = job.recipe.resources.compute_batch
-        self.size = CallSize(self.compute_batch, job.labelers[index].max_batches)
         self.labeler = copy.copy(job.labelers[index])
         self.labeler.compute_batch = self.compute_batch
         self.labeler.threads = job.recipe.resources.threads
-        self.done: Unit | None = None
-        """The last part, where the ledger does not know yet that it is done: one call per part instead of two."""
         self.refusal: RelabelError | None = None
         try:
             with calling(type(self.labeler), "load"):
@@ -67,24 +65,68 @@ class LabelStage:
         label = self.labeler.label
         header = Header.from_json(part["header"][0].as_py())
         rows = from_ipc(contents(part["rows"]))
-        batch = unpack(contents(part[f"prepared_{label}"]))
+        prepared = rows.filter(rows["prepared"])
+        alive = np.flatnonzero(pc.equal(prepared["status"], str(Status.OK)).to_numpy())
+        batch = self.batch_of(part, alive, len(prepared))
         unit = (label, header.token, header.start)
         with self.guarded(unit) as verdict:
-            table, failures = self.label_batch(batch, pc.sum(rows["prepared"]).as_py() or 0, unit, verdict)
+            found, failures = self.label_batch(batch, len(alive), unit, verdict)
         if failures:
-            rows = with_failures(rows, failures)
+            rows = with_failures(rows, {int(alive[place]): error for place, error in failures.items()})
         header.numerics[label] = self.numerics
         header.seconds["infer"] = header.seconds.get("infer", 0.0) + round(time.perf_counter() - begun, 6)
         return (
             part.drop_columns([f"prepared_{label}", "header", "rows"])
             .append_column("header", pa.array([header.to_json()], pa.string()))
             .append_column("rows", cell(to_ipc(rows)))
-            .append_column(f"labels_{label}", cell(to_ipc(table)))
+            .append_column(f"labels_{label}", cell(to_ipc(spread(found, alive, len(prepared)))))
         )
+
+    def batch_of(self, part: pa.Table, alive: np.ndarray, count: int) -> Batch:
+        """What the labeler prepared, and the labels that it reads, of the rows that have a label so far."""
+        batch = dict(unpack(contents(part[f"prepared_{self.labeler.label}"])))
+        whole = len(alive) == count
+        if not whole:
+            batch = {name: chosen(values, alive) for name, values in batch.items()}
+        for name, contract in self.labeler.inputs.items():
+            labels = from_ipc(contents(part[f"labels_{name}"]))
+            labels = labels if whole else labels.take(pa.array(alive))
+            batch.update({column.name: column_values(labels, column) for column in contract.columns})
+        return batch
+
+    def close(self) -> None:
+        """Let go of what `load` took, where the process goes on."""
+        return
+
+    @abstractmethod
+    def guarded(self, unit: Unit) -> contextlib.AbstractContextManager[Verdict]:
+        """Work on one part, known to the ledger and the watchdog from its first call to its last."""
+
+    @abstractmethod
+    def label_batch(
+        self, batch: Batch, count: int, unit: Unit, verdict: Verdict
+    ) -> tuple[pa.Table, dict[int, BadSample]]:
+        """One row of label columns per row of the batch (null where it failed), and the failures by position."""
+
+    def assembled(self, good: Sequence[int], tables: Sequence[pa.Table], count: int) -> pa.Table:
+        """The rows `good` of the batch, in this order in `tables`, as one row for each of `count`."""
+        table = pa.concat_tables(tables) if tables else empty_columns(self.contract)
+        return spread(table, good, count).combine_chunks()
+
+
+class LabelStage(Stage):
+    """A labeler that takes whole batches."""
+
+    def __init__(
+        self, job: Job, index: int, device: str, ledger: Keeper | None = None, watchdog: Watchdog | None = None
+    ) -> None:
+        super().__init__(job, index, device, ledger, watchdog)
+        self.size = CallSize(self.compute_batch, self.labeler.max_batches)
+        self.done: Unit | None = None
+        """The last part, where the ledger does not know yet that it is done: one call per part instead of two."""
 
     @contextlib.contextmanager
     def guarded(self, unit: Unit) -> Iterator[Verdict]:
-        """Work on one part, known to the ledger and the watchdog from its first call to its last."""
         self.done, done = None, self.done
         verdict = self.ledger.begin(unit, done)
         verdict.require()
@@ -106,7 +148,6 @@ class LabelStage:
     def label_batch(
         self, batch: Batch, count: int, unit: Unit, verdict: Verdict
     ) -> tuple[pa.Table, dict[int, BadSample]]:
-        """One row of label columns per prepared sample (null where it failed), and the failures by position."""
         failures = verdict.letters()
         good: list[int] = []
         tables: list[pa.Table] = []
@@ -116,11 +157,7 @@ class LabelStage:
             else:
                 good.extend(labelled)
                 tables.append(outcome)
-        table = pa.concat_tables(tables) if tables else empty_columns(self.contract)
-        if good != list(range(count)):
-            place = {position: index for index, position in enumerate(good)}
-            table = table.take(pa.array([place.get(position) for position in range(count)], pa.int64()))
-        return table.combine_chunks(), failures
+        return self.assembled(good, tables, count), failures
 
     def outcomes(
         self, batch: Batch, rest: list[int], unit: Unit, careful: bool
@@ -160,6 +197,23 @@ class LabelStage:
         labels = self.labeler(padded)
         check_columns(self.contract, labels)
         return label_columns(self.contract, labels, len(positions) + padding).slice(0, len(positions))
+
+
+def spread(table: pa.Table, places: Sequence[int] | np.ndarray, count: int) -> pa.Table:
+    """Row i of `table` at `places[i]` of `count` rows; the others are null."""
+    if np.array_equal(places, np.arange(count)):
+        return table
+    row_of = {int(place): row for row, place in enumerate(places)}
+    return table.take(pa.array([row_of.get(place) for place in range(count)], pa.int64()))
+
+
+def chosen(values: np.ndarray | Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray | Sequence[np.ndarray]:
+    """Some rows of a batch's field, in order; they may not be written to."""
+    if not isinstance(values, np.ndarray):
+        return [values[row] for row in rows]
+    picked: np.ndarray = values[rows]
+    picked.flags.writeable = False
+    return picked
 
 
 def empty_columns(contract: LabelContract) -> pa.Table:

@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from relabel.digests import Json, sample_digest, sha256
 from relabel.errors import BadSample
-from relabel.labelers.labeler import Prepared
+from relabel.labelers.labeler import KEY, Prepared
 from relabel.labelers.packing import check_prepared, pack
 from relabel.reasons import Reason, Status
 from relabel.shards.shard import Sample
-from relabel.shards.source import pick
+from relabel.shards.source import has, pick
 
 from .dead_letters import attempt
 from .job import Job, own_module
@@ -123,11 +123,18 @@ def judge(job: Job, sample: Sample, shard: str = "") -> tuple[Row, Picked]:
         return dead(sample.key, None, admitted), {}
     if not admitted:
         return Row(sample.key, None, Status.FILTERED, Reason.WHERE, None), {}
-    picked = attempt(lambda: {need: pick(job.source, sample, need) for need in job.needs})
+    picked = attempt(lambda: pick_all(job, sample))
     if isinstance(picked, BadSample):
         return dead(sample.key, None, picked), {}
     media = b"".join(value.encode() if isinstance(value, str) else value for value in picked.values())
-    return Row(sample.key, sample_digest(media), Status.OK, None, None), picked
+    return Row(sample.key, sample_digest(media), Status.OK, None, None), {**picked, KEY: sample.key}
+
+
+def pick_all(job: Job, sample: Sample) -> Picked:
+    """The fields that labelers need, and those that they want and the sample has; raises BadSample."""
+    needed = {need: pick(job.source, sample, need) for need in job.needs if need != KEY}
+    wanted = {want: has(job.source, sample, want) for want in job.wants}
+    return {**needed, **{want: value for want, value in wanted.items() if value}}
 
 
 def prepare_row(job: Job, sample: Sample) -> Row:
@@ -141,7 +148,7 @@ def prepare_judged(job: Job, row: Row, picked: Picked) -> Row:
         return row
     prepared: list[Prepared] = []
     for labeler in job.labelers:
-        fields = {need: picked[need] for need in labeler.needs}
+        fields = {name: picked[name] for name in (*labeler.needs, *labeler.wants) if name in picked}
         one = attempt(functools.partial(labeler.prepare, fields), own_module(labeler))
         if isinstance(one, BadSample):
             return dead(row.key, row.sample_digest, one)

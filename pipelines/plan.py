@@ -108,11 +108,17 @@ def new_run_id(name: str) -> str:
 def make_job(recipe: Recipe, lock: Path | Lock | None = None) -> Job:
     """The recipe's labelers with the facts of their weights (from the lock file where these are not at hand)."""
     cache = lock if isinstance(lock, Lock) else Lock(lock)
-    return Job(new_run_id(recipe.name), recipe, tuple(build(step, cache) for step in recipe.steps))
+    labelers: list[Labeler[Any]] = []
+    for step in recipe.steps:
+        labelers.append(build(step, cache, labelers))
+    return Job(new_run_id(recipe.name), recipe, tuple(labelers))
 
 
-def build(step: Step, cache: Lock) -> Labeler[Any]:
-    """A step's labeler with its facts; raises UsageError where its class leaves out what every labeler has."""
+def build(step: Step, cache: Lock, earlier: Sequence[Labeler[Any]] = ()) -> Labeler[Any]:
+    """A step's labeler with its facts and with the contracts of the earlier labels that it reads.
+
+    Raises UsageError where its class leaves out what every labeler has, or no earlier step writes what it reads.
+    """
     cls = registry.labeler(step.operator)
     parameters = cls.Parameters.model_validate(step.parameters)
     with calling(cls, "__init__"):
@@ -122,12 +128,25 @@ def build(step: Step, cache: Lock) -> Labeler[Any]:
             f"{cls.__name__}.__init__ must call super().__init__(parameters, label). Better leave __init__ out: "
             "`load` is the place for what is built once per actor."
         )
+    connect(labeler, {each.label: each for each in earlier})
     with calling(cls, "inspect"):
         labeler.facts = cache.facts(labeler)
     with calling(cls, "writes"):
         check_contract(labeler.writes(), cls, step.label)
         labeler.fingerprint()
     return labeler
+
+
+def connect(labeler: Labeler[Any], earlier: Mapping[str, Labeler[Any]]) -> None:
+    """Tells the labeler what the labels are that it reads; their meaning becomes part of its own."""
+    for name in labeler.reads:
+        if name not in earlier:
+            raise UsageError(
+                f"the step {labeler.label!r} reads the label {name!r}, which no step before it writes; before it are: "
+                f"{', '.join(earlier) or 'none'}. Put the step that writes it first, or name another label."
+            )
+        labeler.inputs[name] = earlier[name].writes()
+        labeler.read_fingerprints[name] = earlier[name].fingerprint()
 
 
 def check_contract(contract: Any, cls: type[Labeler[Any]], label: str) -> None:

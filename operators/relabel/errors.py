@@ -12,7 +12,8 @@ RelabelError                     exit code 1
 │   ├── ObjectMissing
 │   ├── ObjectExists
 │   └── AccessDenied
-├── DeviceFailed                 1  the accelerator failed; its process is not to be used again
+├── EngineUnreachable            1  a service that answers requests stays away
+├── DeviceFailed                 1  the accelerator or engine failed; its process is not to be used again
 │   └── DeviceFull                  the accelerator or the machine is out of memory
 ├── BadShard                        a source shard that cannot be read to its end: a shard dead letter
 └── BadSample                       a sample that cannot be labelled: a dead letter
@@ -98,8 +99,12 @@ class AccessDenied(StorageError):
     """No credentials, or credentials that may not do this."""
 
 
+class EngineUnreachable(RelabelError):
+    """A service that answers requests stays away; no sample is to blame, and running again goes on."""
+
+
 class DeviceFailed(RelabelError):
-    """The accelerator failed; labels computed after it cannot be trusted to this process."""
+    """The accelerator or an engine on it failed; labels computed after it cannot be trusted to this process."""
 
 
 class DeviceFull(DeviceFailed):

@@ -40,6 +40,12 @@ class Reason(StrEnum):
     """Alone in its call, this sample took longer than the limit, three times."""
     DEVICE_FAILED = "device_failed"
     """Alone in its call, this sample broke the accelerator, three times."""
+    ENGINE_ERROR = "engine_error"
+    """A language model or its service refused this request, or failed it every time while others were answered."""
+    PROMPT_TOO_LONG = "prompt_too_long"
+    """The prompt leaves the model no room to answer."""
+    UNUSABLE_TEXT = "unusable_text"
+    """Every answer was flagged by a guard that rejects (empty, refusal, repetition, ...); the detail names it."""
     BAD_OUTPUT = "bad_output"
     """The operator's output breaks its contract (not finite, wrong shape)."""
 

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from ..digests import Json
 from ..labels.label_map import Arrays
-from .engines import Network
+from .dense_engines import Network
 from .top_k import encode
 
 

@@ -110,23 +110,25 @@ class LabelMapLabeler(ImageModel[LabelMapParameters]):
         """Loads the weights on the CPU, proves the surgery and measures the engine: what cannot work fails here,
         before any cluster. A compiled network is measured as it is before compiling.
         """
-        from . import engines
+        from . import dense_engines
 
         classifier, choice = self.open_classifier(None), self._choice()
-        opened = engines.open_engine(classifier, dataclasses.replace(choice, compile=False), "cpu", **self._shape())
-        measured = opened.measured or engines.Measured(0.0, 1.0, 0)
+        opened = dense_engines.open_engine(
+            classifier, dataclasses.replace(choice, compile=False), "cpu", **self._shape()
+        )
+        measured = opened.measured or dense_engines.Measured(0.0, 1.0, 0)
         names = self.parameters.class_names
         class_map = ClassMap(names) if names else classifier.load_class_map()
         return {
             **self.describe(classifier, opened.surgery.grid, class_map, classifier.head.out_features),
             "proof": opened.surgery.proof,
-            "calibration": engines.calibration_digest(choice, self.parameters.input_size),
+            "calibration": dense_engines.calibration_digest(choice, self.parameters.input_size),
             "engine_error": None if choice.exact else measured.bounds(choice.description).model_dump(mode="json"),
             "measured": None if choice.exact else dataclasses.asdict(measured),
         }
 
     def _choice(self) -> Any:
-        from .engines import Choice
+        from .dense_engines import Choice
 
         return Choice(**{name: getattr(self.parameters, name) for name in COMPUTED_WITH})
 
@@ -148,15 +150,15 @@ class LabelMapLabeler(ImageModel[LabelMapParameters]):
         """Raises Refused where the weights are not those of the facts, the surgery's proof fails on this device, or
         the engine's error here is beyond the contract.
         """
-        from . import engines
+        from . import dense_engines
         from .inference import FixedBatches, fix_kernels, numerics
 
         facts = self.known_facts()
         classifier, choice = self.open_classifier(facts["revision"]), self._choice()
         self.check_digest("weights", classifier.weights)
-        self.check_digest("calibration", engines.calibration_digest(choice, self.parameters.input_size))
+        self.check_digest("calibration", dense_engines.calibration_digest(choice, self.parameters.input_size))
         fix_kernels(self.threads)
-        opened = engines.open_engine(classifier, choice, device, **self._shape())
+        opened = dense_engines.open_engine(classifier, choice, device, **self._shape())
         assert list(opened.surgery.grid) == facts["grid"], (opened.surgery, facts["grid"])
         self._check_error(opened.measured)
         self._label = FixedBatches(

@@ -39,6 +39,9 @@ class Parameters(BaseModel):
 
 P = TypeVar("P", bound=Parameters)
 
+KEY = "__key__"
+"""In `needs`: the sample's key, as text; no field of the source, and no part of the sample's digest."""
+
 SOURCE_KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
 """numpy's kind of a column -> the kinds that may be written to it without losing what they are."""
 
@@ -56,8 +59,13 @@ class Labeler(ABC, Generic[P]):
     """Raised whenever the meaning of the labels changes; an operator of your own that is edited must raise it."""
     Parameters: ClassVar[type[BaseModel]]
     """Taken from the brackets behind `Labeler`."""
-    needs: ClassVar[tuple[str, ...]] = ("image",)
+    needs: tuple[str, ...] = ("image",)
     """Sample fields that `prepare` reads; a sample without one is a dead letter."""
+    wants: tuple[str, ...] = ()
+    """Sample fields that `prepare` reads where they are there and not empty."""
+    reads: tuple[str, ...] = ()
+    """Labels of earlier steps: `__call__` finds their columns in its batch, each under its own name. Samples that an
+    earlier step could not label do not come."""
     max_batches: ClassVar[int] = 1
     """Compute batches that one call may hold; above 1, `__call__` gets any multiple of `compute_batch` up to this."""
 
@@ -74,6 +82,10 @@ class Labeler(ABC, Generic[P]):
         """The label's name in the release; its columns start with it."""
         self.facts: dict[str, Json] = {}
         """What `inspect` found out; set by whoever built the labeler."""
+        self.inputs: dict[str, LabelContract] = {}
+        """The contracts of the labels that it `reads`; set by whoever built the labeler."""
+        self.read_fingerprints: dict[str, str] = {}
+        """And their fingerprints."""
         self.compute_batch = 8
         """Rows of one call of the network, always exactly so many; set before `load`, part of the numerics."""
         self.threads = 1
@@ -107,6 +119,7 @@ class Labeler(ABC, Generic[P]):
             "version": self.version,
             "identity": self.identity(),
             "contract": self.writes().model_dump(mode="json", exclude_none=True),
+            **({"reads": self.read_fingerprints} if self.read_fingerprints else {}),
         }
         return digest(meaning if self.source is None else {**meaning, "source": self.source["digest"]})
 

@@ -1,5 +1,6 @@
 """Registry: short names to operator classes; from this package, entry points, or a recipe's plugins."""
 
+import importlib
 import re
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
@@ -58,9 +59,14 @@ def restore(classes: list[type[Labeler[Any]]]) -> None:
     _labelers.update({cls.name: cls for cls in classes})
 
 
+BUILT_IN = ("..labelers.label_map", "..labelers.mask")
+"""Modules of relabel that register operators, by name: the registry knows none of them."""
+
+
 def load_built_in() -> None:
-    """Registers the labelers of this package."""
-    from . import label_map, mask  # noqa: F401
+    """Registers relabel's own operators."""
+    for module in BUILT_IN:
+        importlib.import_module(module, __package__)
 
 
 def labelers() -> dict[str, type[Labeler[Any]]]:

@@ -149,12 +149,17 @@ def pick(config: SourceConfig, sample: Sample, need: str) -> bytes | str:
 
     Raises BadSample: MISSING_FIELD where the sample has none of the choices, EMPTY_FIELD where it holds no bytes.
     """
-    choice = config.choice(need)
-    value = next((sample.fields[name] for name in choice if sample.fields.get(name) is not None), None)
+    choice, value = config.choice(need), has(config, sample, need)
     if value is None:
         present = ", ".join(sorted(name for name in sample.fields if not name.startswith("__"))) or "none"
         raise BadSample(Reason.MISSING_FIELD, f"no {need}: expected {' or '.join(choice)}; its fields are {present}")
-    value = value if isinstance(value, bytes | str) else str(value)
     if not value:
         raise BadSample(Reason.EMPTY_FIELD, f"the field for {need} holds zero bytes")
     return value
+
+
+def has(config: SourceConfig, sample: Sample, need: str) -> bytes | str | None:
+    """The field that meets a need, which may be empty; None where the sample has none of the choices."""
+    choice = config.choice(need)
+    value = next((sample.fields[name] for name in choice if sample.fields.get(name) is not None), None)
+    return value if value is None or isinstance(value, bytes | str) else str(value)

@@ -8,9 +8,9 @@ import torch
 from small_models import save_model
 
 from relabel.errors import Refused, UsageError
-from relabel.labelers import dense, engines, onnx_engine
+from relabel.labelers import dense, dense_engines, onnx_engine
 from relabel.labelers.checkpoints import find_checkpoint
-from relabel.labelers.engines import Choice, Measured, compare, logits_of, open_engine
+from relabel.labelers.dense_engines import Choice, Measured, compare, logits_of, open_engine
 from relabel.labelers.families import load_classifier
 from relabel.labelers.images import decode_image, resize_square
 from relabel.labelers.label_map import LabelMapLabeler, LabelMapParameters
@@ -26,7 +26,7 @@ CHOICES = {
 }
 
 
-def opened(model: str | Path, choice: Choice, size: int = SIZE, compute_batch: int = 4) -> engines.Opened:
+def opened(model: str | Path, choice: Choice, size: int = SIZE, compute_batch: int = 4) -> dense_engines.Opened:
     classifier = load_classifier(find_checkpoint(str(model)))
     return open_engine(classifier, choice, "cpu", size=size, compute_batch=compute_batch, threads=1)
 
@@ -44,14 +44,14 @@ def expected(squares: np.ndarray) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def lites() -> dict[str, engines.Opened]:
+def lites() -> dict[str, dense_engines.Opened]:
     """The real network, opened once per engine."""
     return {name: opened("efficientnet-lite0", choice) for name, (choice, _) in CHOICES.items()}
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_confident_cells_of_real_photos_agree(
-    name: str, lites: dict[str, engines.Opened], squares: np.ndarray, expected: torch.Tensor
+    name: str, lites: dict[str, dense_engines.Opened], squares: np.ndarray, expected: torch.Tensor
 ) -> None:
     (choice, least), engine = CHOICES[name], lites[name]
     on_photos = compare(expected, logits_of(engine.network, squares, 4))
@@ -70,7 +70,7 @@ def test_confident_cells_of_real_photos_agree(
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "int8"])
-def test_neighbours_do_not_change_a_bit(name: str, lites: dict[str, engines.Opened], squares: np.ndarray) -> None:
+def test_neighbours_do_not_change_a_bit(name: str, lites: dict[str, dense_engines.Opened], squares: np.ndarray) -> None:
     network = lites[name].network
     whole = logits_of(network, squares[:8], 4)
     for rows in ([5], [3, 0, 7], [1, 1, 1, 1, 1]):
@@ -171,7 +171,7 @@ def test_an_engine_that_is_worse_here_than_planned_is_refused(tmp_path: Path) ->
 
 def test_an_engine_that_loses_the_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_model(tmp_path, "ResNet")
-    monkeypatch.setattr(engines, "compare", lambda expected, found: Measured(9.0, 0.5, 100))
+    monkeypatch.setattr(dense_engines, "compare", lambda expected, found: Measured(9.0, 0.5, 100))
     with pytest.raises(Refused, match=r"onnxruntime loses this model: only 50% of 100 confident cells"):
         opened(folder, Choice(engine="onnxruntime"), size=96)
 

@@ -1,4 +1,4 @@
-"""Engines: what a dense classifier is computed with, and how far that lies from the same network in torch fp32.
+"""Dense engines: what a dense classifier is computed with, and how far that lies from the same network in torch fp32.
 
 The distance is measured on fixed images whenever an engine is opened. It is rounded outward when a label is planned,
 so that machines of one kind state the same bounds, stands in the label's contract, and holds on every actor, or the

@@ -1,0 +1,1 @@
+"""Engines: language and vision-language models behind one protocol, wherever they run."""
