@@ -1,0 +1,231 @@
+"""Scenes: cut-outs pasted on photographs, with captions by people and the poor alt texts that the web would have.
+
+A scene is a function of (seed, side, index) and of what it is made of. The two sides share every cut-out and nothing
+else: a pair of names belongs to one side, by its digest, and so does a photograph, and with it every background.
+"""
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from relabel.digests import canonical_json, digest
+
+from .demo import PHOTOS, write_if_changed
+from .stamps import Stamp
+from .tars import tar_bytes
+
+Side = Literal["tuning", "held-out"]
+Picture = UInt8[np.ndarray, "height width 3"]
+
+SIZE = 224
+"""Of a scene, in pixels."""
+LONGER_SIDE = {1: (120, 160), 2: (100, 132)}
+"""Of each of so many cut-outs, in pixels: from, below."""
+JITTER = 8
+"""How far a cut-out's middle may lie from where the words say, in pixels."""
+LAYOUTS: Mapping[int, Sequence[Sequence[str]]] = {
+    1: (("on the left",), ("in the middle",), ("on the right",)),
+    2: (("on the left", "on the right"), ("at the top", "at the bottom")),
+}
+"""By the number of cut-outs, in reading order."""
+MIDDLES: Mapping[str, tuple[float | None, float | None]] = {
+    "on the left": (0.25, None), "in the middle": (0.5, 0.5), "on the right": (0.75, None),
+    "at the top": (None, 0.25), "at the bottom": (None, 0.75),
+}  # fmt: skip
+"""Of a cut-out as fractions of the width and the height; None: anywhere."""
+HELD_OUT_SHARE = 5
+"""One in so many pairs and photographs is held out."""
+ALONE_SHARE = 4
+"""One in so many scenes shows one thing."""
+QUALITY = 90
+LANGUAGES = ("de", "es", "fr", "it", "nl", "pl", "pt", "sv")
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """One cut-out in a scene."""
+
+    stamp: Stamp
+    place: str
+    """One of MIDDLES."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What a scene shows and what is written about it."""
+
+    key: str
+    photo: str
+    things: Sequence[Placed]
+    """In reading order."""
+    image: Picture
+    alt: str
+    """What a data set from the web might say."""
+    alt_kind: str
+    """file name | another thing | another language | words of a page | empty"""
+
+    @property
+    def short(self) -> str:
+        return " and ".join(placed.stamp.caption for placed in self.things)
+
+    @property
+    def long(self) -> str:
+        return " and ".join(f"{placed.stamp.caption} {placed.place}" for placed in self.things)
+
+    def facts(self) -> dict[str, object]:
+        return {"things": [placed.stamp.name for placed in self.things], "photo": self.photo, "alt_kind": self.alt_kind}
+
+
+class Draw:
+    """Numbers that depend on words and on how many were drawn before, on nothing else."""
+
+    def __init__(self, *words: str | int) -> None:
+        self._random = np.random.Generator(np.random.Philox(int(digest(list(words))[:32], 16)))
+
+    def below(self, limit: int) -> int:
+        return int(self._random.integers(limit))
+
+    def between(self, first: int, end: int) -> int:
+        return first + self.below(end - first)
+
+    def order(self, count: int) -> list[int]:
+        return [int(index) for index in self._random.permutation(count)]
+
+
+class SceneMaker:
+    """Scenes of these cut-outs over these photographs (by name)."""
+
+    def __init__(self, stamps: Sequence[Stamp], photos: Mapping[str, Picture], seed: int = 0) -> None:
+        self.stamps, self.seed = stamps, seed
+        self.pictures = [Image.fromarray(stamp.picture()) for stamp in stamps]
+        self.photos: Mapping[Side, Mapping[str, Picture]] = {
+            side: {name: photos[name] for name in sorted(photos) if side_of_photo(name, sorted(photos)) == side}
+            for side in ("tuning", "held-out")
+        }
+
+    def scene(self, side: Side, index: int) -> Scene:
+        """Number `index` of a side."""
+        draw = Draw("scene", self.seed, side, index)
+        chosen = self.choose(draw, side)
+        layouts = LAYOUTS[len(chosen)]
+        things = list(zip(layouts[draw.below(len(layouts))], chosen, strict=True))
+        photo = sorted(self.photos[side])[draw.below(len(self.photos[side]))]
+        image = self.render(draw, self.photos[side][photo], things)
+        placed = [Placed(self.stamps[number], place) for place, number in things]
+        alt_kind, alt = self.poor_text(Draw("alt", self.seed, side, index), placed)
+        return Scene(f"{side}-{index:05d}", photo, placed, image, alt, alt_kind)
+
+    def choose(self, draw: Draw, side: Side) -> list[int]:
+        """One or two cut-outs with two names, whose pair belongs to the side."""
+        if draw.below(ALONE_SHARE) == 0:
+            return [draw.below(len(self.stamps))]
+        while True:
+            first, second = draw.below(len(self.stamps)), draw.below(len(self.stamps))
+            names = self.stamps[first].caption, self.stamps[second].caption
+            if names[0] != names[1] and side_of_pair(*names) == side:
+                return [first, second]
+
+    def render(self, draw: Draw, photo: Picture, things: Sequence[tuple[str, int]]) -> Picture:
+        canvas = background(draw, photo)
+        for place, number in things:
+            picture = self.pictures[number]
+            scale = draw.between(*LONGER_SIDE[len(things)]) / max(picture.size)
+            size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+            scaled = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+            left, top = (start(draw, at, side) for at, side in zip(MIDDLES[place], size, strict=True))
+            canvas.alpha_composite(scaled, (left, top))
+        return np.asarray(canvas.convert("RGB"))
+
+    def poor_text(self, draw: Draw, things: Sequence[Placed]) -> tuple[str, str]:
+        """Its kind and the text."""
+        number = draw.below(10_000)
+        kind = draw.below(10)
+        if kind < 4:
+            names = ("IMG_{:04d}.jpg", "DSC{:05d}.JPG", "photo-{:d}.png", "{:04d}_large.webp")
+            return "file name", names[draw.below(len(names))].format(number)
+        if kind < 6:
+            shown = {placed.stamp.caption for placed in things}
+            others = [stamp.caption for stamp in self.stamps if stamp.caption not in shown]
+            return "another thing", others[number % len(others)]
+        if kind < 8:
+            language = LANGUAGES[draw.below(len(LANGUAGES))]
+            texts = [placed.stamp.translations.get(language, "") for placed in things]
+            if all(texts):
+                return "another language", ", ".join(texts)
+        words = ("image", "click to enlarge", "picture {:d} of 9999", "untitled")
+        return ("empty", "") if kind == 9 else ("words of a page", words[number % len(words)].format(number))
+
+
+def start(draw: Draw, middle: float | None, side: int) -> int:
+    """Where a cut-out of so many pixels begins, wholly inside the scene."""
+    if middle is None:
+        return draw.below(SIZE - side + 1)
+    begin = round(SIZE * middle) + draw.between(-JITTER, JITTER + 1) - side // 2
+    return min(max(begin, 0), SIZE - side)
+
+
+def background(draw: Draw, photo: Picture) -> Image.Image:
+    """A square of the photo, at least 0.6 of its shorter side, mirrored or not."""
+    height, width, _ = photo.shape
+    side = draw.between(int(0.6 * min(height, width)), min(height, width) + 1)
+    left, top = draw.below(width - side + 1), draw.below(height - side + 1)
+    part = Image.fromarray(photo).resize(
+        (SIZE, SIZE), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side), reducing_gap=2.0
+    )
+    if draw.below(2):
+        part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return part.convert("RGBA")
+
+
+def side_of_pair(first: str, second: str) -> Side:
+    """Whatever their order."""
+    return "held-out" if int(digest(sorted((first, second)))[:8], 16) % HELD_OUT_SHARE == 0 else "tuning"
+
+
+def side_of_photo(name: str, names: Sequence[str]) -> Side:
+    """One in HELD_OUT_SHARE, by the order of their digests; of a few, one."""
+    order = sorted(names, key=digest)
+    return "held-out" if order.index(name) < max(1, len(names) // HELD_OUT_SHARE) else "tuning"
+
+
+def demo_photos() -> dict[str, Picture]:
+    """The demo's photographs, as they are shown."""
+    return {photo.key: np.asarray(Image.open(io.BytesIO(photo.read())).convert("RGB")) for photo in PHOTOS}
+
+
+def write_scenes(maker: SceneMaker, side: Side, count: int, folder: Path, shards: int = 4) -> Path:
+    """Write scenes 0 .. `count` as tar shards; returns their folder. Equal scenes give equal bytes.
+
+    A tuning sample is KEY.jpg, KEY.short.txt, KEY.long.txt and KEY.json (cut-outs, photograph). A held-out one has its
+    alt text in KEY.txt, and what people say in KEY.gold.short.txt and KEY.gold.long.txt.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(shards):
+        scenes = (maker.scene(side, index) for index in range(number, count, shards))
+        files = {f"{scene.key}.{name}": data for scene in scenes for name, data in members(scene, side).items()}
+        write_if_changed(folder / f"{side}-{number:03d}.tar", tar_bytes(files))
+    return folder
+
+
+def members(scene: Scene, side: Side) -> dict[str, bytes]:
+    """The files of one sample by extension."""
+    gold = "" if side == "tuning" else "gold."
+    files = {
+        "jpg": jpeg(scene.image),
+        "json": canonical_json(scene.facts()),
+        f"{gold}short.txt": scene.short.encode(),
+        f"{gold}long.txt": scene.long.encode(),
+    }
+    return files if side == "tuning" else {**files, "txt": scene.alt.encode()}
+
+
+def jpeg(image: Picture) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
