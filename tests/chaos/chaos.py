@@ -121,7 +121,10 @@ class Machines:
         self.cluster.remove_node(node, allow_graceful=False)
 
     def complete(self) -> None:
-        """Three nodes again."""
+        """Three nodes again, also where a slow one was taken for dead and has ended itself."""
+        for lost in [node for node in self.others if not node.remaining_processes_alive()]:
+            self.others.remove(lost)
+            self.cluster.remove_node(lost, allow_graceful=False)
         while len(self.others) < 2:
             self.others.append(self.cluster.add_node(**NODE))
         self.cluster.wait_for_nodes(timeout=PATIENCE_SECONDS)
