@@ -1,4 +1,4 @@
-"""A run that starts while `collect --apply` deletes takes no part that the plan names, and loses none that it writes."""
+"""A run that starts while `collect --apply` deletes takes none of the parts named, and loses none that it writes."""
 
 from collections.abc import Callable
 from pathlib import Path
