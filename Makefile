@@ -11,7 +11,7 @@ PINS := pyproject.toml constraints.txt
 
 help:
 	@echo "make demo   label real photographs with real weights on this machine (about 3 minutes)"
-	@echo "make test   every test (about 15 minutes on 2 cores); make test ARGS='-k tar' for some"
+	@echo "make test   every test (about 15 minutes on 2 cores); make test JOBS=0 ARGS='-k tar' for some"
 	@echo "make lint   ruff, mypy, pyright"
 	@echo "make bench  what the README's figures were measured with"
 	@echo "make scale  SHARDS=100000: time and memory of plan, resume, publish, open, verify of a store that large"
@@ -25,8 +25,10 @@ help:
 demo: $(VENV)/.run
 	@$(BIN)/python -m pipelines demo
 
+# Two files at a time: half of what tests take is waiting for Ray, servers and processes to start.
+JOBS ?= 2
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.lint $(VENV)/.test
 	$(BIN)/ruff check

@@ -7,7 +7,8 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -71,17 +72,44 @@ def connected(resources: Resources, pools: int, address: str | None, plugins: Se
 def start_local(resources: Resources, pools: int, plugins: Sequence[str] = ()) -> None:
     """One machine; enough logical CPUs for the actors and two readers even where cores are few."""
     needed = pools * (resources.actors.max if resources.actors else 1) * resources.threads + 2
-    ray.init(
-        "local",
-        num_cpus=max(len(os.sched_getaffinity(0)), needed),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={
-            "env_vars": {**ALLOCATOR, "PYTHONPATH": os.pathsep.join(import_roots())},
-            **({"py_modules": modules(plugins)} if plugins else {}),
-        },
-    )
+    far = [name for name in plugins if name != SCRIPT and not nearby(name)]
+    with inherited({**ALLOCATOR, "PYTHONPATH": os.pathsep.join(import_roots())}):
+        ray.init(
+            "local",
+            num_cpus=max(len(os.sched_getaffinity(0)), needed),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"py_modules": modules(far)} if far else None,
+        )
+
+
+def nearby(name: str) -> bool:
+    """Whether every Python that is started here imports this module as this process did: it lies where they look."""
+    module = modules([name])[0]
+    file = Path(str(module.__file__)).resolve()
+    folder = file.parent.parent if hasattr(module, "__path__") else file.parent
+    looked = [*import_roots(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    return folder in {Path(each).resolve() for each in looked}
+
+
+@contextlib.contextmanager
+def inherited(variables: Mapping[str, str]) -> Iterator[None]:
+    """Processes that are started inside have these variables, and so have all that they start.
+
+    A runtime environment would do the same, but Ray starts some workers ahead, without one: they would never be used,
+    and each that is would start Python twice.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def join(address: str, plugins: Sequence[str] = ()) -> None:

@@ -17,6 +17,7 @@ from relabel.labelers.labeler import Labeler
 from relabel.labelers.lock import Lock
 from relabel.labels.contract import LabelContract
 from relabel.reasons import Reason, Status
+from relabel.releases.collect import planned
 from relabel.releases.operators import require_source
 from relabel.releases.partitions import WHOLE, Partition
 from relabel.releases.receipts import Receipt, Receipts
@@ -258,10 +259,14 @@ def _content_equal(job: Job, shard: Shard, receipt: Receipt) -> bool:
 
 
 def find_parts(job: Job, store: ObjectStore) -> dict[str, list[Part]]:
-    """The parts that former runs left, by folder; some rows may be there more than once."""
+    """The parts that former runs left, by folder; some rows may be there more than once.
+
+    What an open plan to collect names counts as gone: it may be deleted at any moment.
+    """
+    doomed = frozenset[str]().union(*planned(store).values())  # before they are listed: an applied plan is gone itself
     found: dict[str, list[Part]] = {}
     for info in store.list(f"parts/{job.fingerprint[:16]}"):
-        if match := PART_NAME.search(info.path):
+        if (match := PART_NAME.search(info.path)) and info.path not in doomed:
             folder = info.path.rsplit("/", 1)[0]
             found.setdefault(folder, []).append(Part(int(match[1]), int(match[2]), info.path))
     return found

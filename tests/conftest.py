@@ -38,22 +38,26 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_cluster(seaweed: S3Server) -> Iterator[None]:
-    """A local Ray of eight logical CPUs, shared by every test; its workers import this checkout and reach `seaweed`."""
+    """A local Ray of eight logical CPUs, shared by every test; its workers import this checkout, the plugins that lie
+    in tests/pipelines, and reach `seaweed`.
+    """
     import ray
+
+    from pipelines.cluster import inherited
 
     # Ray's socket paths must be short.
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
-    paths = os.pathsep.join([str(ROOT / "operators"), str(ROOT)])
-    ray.init(
-        "local",
-        num_cpus=8,
-        include_dashboard=False,
-        object_store_memory=400 * 2**20,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"PYTHONPATH": paths, **seaweed.environment}},
-        _temp_dir=folder,
-    )
+    paths = os.pathsep.join([str(ROOT / "operators"), str(ROOT), str(ROOT / "tests" / "pipelines")])
+    with inherited({"PYTHONPATH": paths, **seaweed.environment}):
+        ray.init(
+            "local",
+            num_cpus=8,
+            include_dashboard=False,
+            object_store_memory=400 * 2**20,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=folder,
+        )
     try:
         yield
     finally:

@@ -117,6 +117,12 @@ def test_every_operation(source: Path, start: Start, fault: Fault) -> None:
         watch.check()
 
 
+def test_the_readme_says_how_many_cases(start: Start, root: Path) -> None:
+    cases = sum(len(strikes(start, fault)) for fault in ALL)
+    said = f"`test_store_faults.py`: {len(start.kinds)} requests of a run x {len(ALL)} faults, {cases} cases,"
+    assert said in (root / "README.md").read_text(encoding="utf-8"), said
+
+
 @pytest.mark.parametrize("kind", ["local", "s3"])
 def test_on_a_real_store(source: Path, start: Start, request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     root = str(tmp_path / "stores") if kind == "local" else request.getfixturevalue("s3_root")

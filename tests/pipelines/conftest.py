@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from releases_of_photos import photo_recipe
 from trial_labelers import Lightness, Tone
 
 from relabel.labelers import registry
@@ -17,13 +18,7 @@ def recipe(tmp_path: Path, demo_shards: Path) -> Callable[..., Recipe]:
     """`recipe(**sections)`: label maps of 64 px inputs (2 x 2 cells) of the demo's shards into a fresh store."""
 
     def make(**sections: Any) -> Recipe:
-        return {
-            "source": {"path": f"{demo_shards}/*.tar", "old_label": "cls"},
-            "steps": [{"label_map": {"model": "efficientnet-lite0", "input_size": 64}}],
-            "store": str(tmp_path / "store"),
-            "resources": {"actors": 1},
-            **sections,
-        }
+        return photo_recipe(demo_shards, str(tmp_path / "store"), **sections)
 
     return make
 

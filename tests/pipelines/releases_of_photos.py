@@ -21,6 +21,17 @@ def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
     return path
 
 
+def photo_recipe(shards: Path, store: str, **sections: Any) -> dict[str, Any]:
+    """Label maps of 64 px inputs (2 x 2 cells) of the demo's shards."""
+    return {
+        "source": {"path": f"{shards}/*.tar", "old_label": "cls"},
+        "steps": [{"label_map": {"model": "efficientnet-lite0", "input_size": 64}}],
+        "store": store,
+        "resources": {"actors": 1},
+        **sections,
+    }
+
+
 def open_release(store: str, **options: Any) -> Release:
     return relabel.open(store, **options).release()
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from releases_of_photos import open_release, shas
+from releases_of_photos import open_release, photo_recipe, shas
 
 from pipelines import run
+from pipelines.leasing import IfBusy
 from relabel.releases.release import Release
 from relabel.releases.verify import verify
 from relabel.storage.opening import open_store
@@ -35,8 +36,11 @@ def start(recipe: Path, root: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def finished(recipe: Path, root: Path) -> dict[str, Any]:
-    process = start(recipe, root, "--if-busy", "wait")  # one that was killed held the store
+def finished(recipe: Path, root: Path, by: str) -> dict[str, Any]:
+    """Running again, by the same command or from Python on another Ray; one that was killed held the store."""
+    if by == "python":
+        return dict(run(recipe, if_busy=IfBusy.WAIT).to_json())
+    process = start(recipe, root, "--if-busy", "wait")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     result: dict[str, Any] = json.loads(out)
@@ -59,10 +63,10 @@ def written(recipe: Make, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def undisturbed(recipe: Make, tmp_path: Path, ray_cluster: None) -> Release:
-    store = str(tmp_path / "undisturbed")
-    run(recipe(store=store))
+@pytest.fixture(scope="module")
+def undisturbed(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Release:
+    store = str(tmp_path_factory.mktemp("undisturbed") / "store")
+    run(photo_recipe(demo_shards, store))
     return open_release(store)
 
 
@@ -71,16 +75,16 @@ def objects_below(folder: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("how", "after"),
+    ("how", "after", "by"),
     [
-        (signal.SIGKILL, "parts"),
-        (signal.SIGKILL, "receipts"),
-        (signal.SIGINT, "receipts"),
-        (signal.SIGTERM, "receipts"),
+        (signal.SIGKILL, "parts", "command"),
+        (signal.SIGKILL, "receipts", "python"),
+        (signal.SIGINT, "receipts", "python"),
+        (signal.SIGTERM, "receipts", "python"),
     ],
 )
 def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
-    written: Path, undisturbed: Release, root: Path, tmp_path: Path, how: signal.Signals, after: str
+    written: Path, undisturbed: Release, root: Path, tmp_path: Path, how: signal.Signals, after: str, by: str
 ) -> None:
     store = tmp_path / "store"
     process = start(written, root)
@@ -96,7 +100,7 @@ def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
         process.communicate(timeout=120)
     assert not (store / "versions").exists()
 
-    again = finished(written, root)
+    again = finished(written, root, by)
     assert again["published"]
     assert again["done"] + again["labelled"] == 5
     assert again["done"] or again["reused_parts"] or after == "parts"

@@ -1,5 +1,6 @@
 """Samples that raise, kill, hang, leave or break the device cost themselves and nobody else, on a real Ray."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from releases_of_photos import open_release, write_tar
 
 from pipelines import run
 from relabel.errors import DeviceFull
+from relabel.labelers import registry
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(280)]
 
@@ -80,8 +82,15 @@ def test_memory_that_comes_back_costs_nothing(tmp_path: Path) -> None:
     check(tmp_path / "store", {})
 
 
-def test_memory_that_stays_full_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = mischief(tmp_path, {"k05a": "fill-memory"})
+@pytest.fixture
+def impatient() -> Iterator[dict[str, Any]]:
+    before = registry.registered()
+    yield {"plugins": ["impatient"], "steps": ["impatient"]}
+    registry.restore(before)
+
+
+def test_memory_that_stays_full_stops_the_run(tmp_path: Path, impatient: dict[str, Any]) -> None:
+    recipe = mischief(tmp_path, {"k05a": "fill-memory"}) | impatient
     with pytest.raises(DeviceFull, match=r"Lower resources\.compute_batch"):
         run(recipe)
     assert not (tmp_path / "store" / "versions").exists()

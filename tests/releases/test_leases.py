@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -357,17 +358,36 @@ def once_expired(memory: MemoryStore, faulty: FaultyStore) -> Version:
         return work(faulty, "next")
 
 
+def expired() -> MemoryStore:
+    """A store whose lease somebody held until he died."""
+    store = MemoryStore()
+    acquire(store, "dead", seconds=SECONDS)
+    store.now += SECONDS + 1
+    return store
+
+
+def struck_by(fault: Fault) -> range:
+    """The requests of a run that takes over: every other one, of every other fault the others."""
+    probe = FaultyStore(expired())
+    work(probe, "ours")
+    return range(FAULTS.index(fault) % 2, probe.num_operations, 2)
+
+
+def test_the_readme_says_how_many_cases(root: Path) -> None:
+    with one_request_at_a_time():
+        requests = {number for fault in FAULTS[:2] for number in struck_by(fault)}
+        cases = sum(len(struck_by(fault)) for fault in FAULTS)
+    said = f"`test_leases.py`: {len(requests)} requests x {len(FAULTS)} faults, every other pair, {cases} cases"
+    assert said in (root / "README.md").read_text(encoding="utf-8"), said
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_the_requests_of_an_owner_fail(fault: Fault) -> None:
     """A run that takes over is hit at every other request; whoever comes after its lease expired finishes."""
     with one_request_at_a_time():
-        start = MemoryStore()
-        acquire(start, "dead", seconds=SECONDS)
-        start.now += SECONDS + 1
-        probe = FaultyStore(start.copy())
-        work(probe, "ours")
+        start = expired()
         struck = 0
-        for at in range(FAULTS.index(fault) % 2, probe.num_operations, 2):
+        for at in struck_by(fault):
             memory = start.copy()
             watch = Watch(memory)
             faulty = FaultyStore(memory, at, fault, delay=at % 7)

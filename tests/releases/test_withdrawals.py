@@ -28,7 +28,7 @@ from relabel.releases.stored import one_request_at_a_time
 from relabel.releases.unpublished import unpublished
 from relabel.releases.verify import verify
 from relabel.releases.versions import read_version, version_numbers
-from relabel.releases.withdrawals import parts_of, read_withdrawals, write_withdrawals
+from relabel.releases.withdrawals import Samples, parts_of, read_withdrawals, write_withdrawals
 from relabel.storage.objects import ObjectStore
 from relabel.testing.faults import FAULTS, Crash, Fault, FaultyStore, OperatedStore, Operation
 from relabel.testing.memory import MemoryStore
@@ -73,6 +73,29 @@ def test_a_withdrawn_row_keeps_its_place_and_loses_its_label(opened: relabel.Sto
     assert (counts.ok, counts.dead, counts.filtered) == (4, 1, 4)
     assert counts.reasons == {"corrupt_image": 1, "truncated_shard": 1, "where": 2, "withdrawn": 2}
     assert opened.release(2).version.counts.ok == 5
+
+
+@pytest.mark.parametrize("samples", [{"a.tar": ["a.tar-1", "a.tar-3"]}, {"a.tar": None}])
+def test_counts_of_an_older_release_are_those_of_its_rows(opened: relabel.Store, samples: Samples) -> None:
+    """Whether the labels of withdrawn rows were erased or not; `version.counts` stays as it was published."""
+    published = [opened.release(number).version.counts for number in (1, 2)]
+    opened.withdraw(samples, "asked")
+    before = [opened.release(number).counts for number in (1, 2)]
+    open_before = opened.release(2)
+    for apply in (False, True):
+        opened.erase(apply)
+        open_before.check_recall()
+        assert [opened.release(number).counts for number in (1, 2)] == before
+        assert open_before.counts == before[1]
+    for number in (1, 2):
+        release = opened.release(number)
+        rows = Counter(state.partition(" ")[0] for shard in ("a.tar", "b/c.tar")[:number]
+                       for state in states(release, shard))  # fmt: skip
+        counts = release.counts
+        assert {"ok": counts.ok, "dead": counts.dead, "filtered": counts.filtered} == {
+            status: rows[status] for status in ("ok", "dead", "filtered")
+        }
+        assert release.version.counts == published[number - 1]
 
 
 def test_a_shard_is_withdrawn_whole(opened: relabel.Store) -> None:

@@ -106,13 +106,23 @@ def apply_plan(
             gone += 1
         elif info is None:
             needed.append(path)
-        elif now - info.modified < grace_seconds:
+        elif now - last_written(store, info) < grace_seconds:
             young.append(path)
         else:
             store.delete(path)
             deleted.append(info)
     store.delete(plan_path(name))
     return Collected(tuple(deleted), tuple(needed), tuple(young), gone)
+
+
+def last_written(store: ObjectStore, info: ObjectInfo) -> float:
+    """When; of a part by a look at it now, for a run that began since it was listed may have written the same again."""
+    if not info.path.startswith("parts/"):
+        return info.modified
+    try:
+        return store.head(info.path).modified
+    except ObjectMissing:
+        return info.modified
 
 
 def garbage(store: ObjectStore) -> dict[str, ObjectInfo]:

@@ -109,10 +109,12 @@ class Release:
     def counts(self) -> Counts:
         """Less what was withdrawn since the release was published (`version.counts` says what was published).
 
-        Reads the label shards that hold such samples, once.
+        Reads the label shards that hold such samples, or held them before an erasure, once.
         """
-        entries = [self._recounted(entry) if self._concerned(entry) else entry for entry in self.entries.values()]
-        return count(entries) if self.withdrawn else self.version.counts
+        if not self.withdrawn:
+            return self.version.counts
+        concerns = self.withdrawn.concerns  # by the entry's own count: an erasure leaves that as it was published
+        return count(self._recounted(entry) if concerns(entry) else entry for entry in self.entries.values())
 
     @property
     def coverage(self) -> float:
