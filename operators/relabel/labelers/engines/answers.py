@@ -87,23 +87,23 @@ class Answer:
         ends = self._end_ids if self.node.text is not None else ()
         return [*self.node.children, *ends]
 
-    def take(self, token: int, logprob: float) -> None:
-        """The next token."""
+    def take(self, token: int, logprob: float) -> bool:
+        """The next token; whether the answer is done with it."""
         self.logprobs.append(logprob)
         if token in self._end_ids:
             self.finish_reason = "stop"
             self._text = None if self.node is None else self.node.text
-            return
+            return True
         self.tokens.append(token)
         if self.node is not None:
             self.node = self.node.children[token]
-            if not self.node.children:
-                self.finish_reason, self._text = "stop", self.node.text
-                return
-        if self.request.decoding.stop and (cut := self._cut()) is not None:
+        if self.node is not None and not self.node.children:
+            self.finish_reason, self._text = "stop", self.node.text
+        elif self.request.decoding.stop and (cut := self._cut()) is not None:
             self.finish_reason, self._text = "stop", cut
         elif len(self.logprobs) >= self.request.decoding.max_tokens:
             self.finish_reason = "length"
+        return self.is_done
 
     def _cut(self) -> str | None:
         """The text before the first stop text; None where there is none."""

@@ -67,8 +67,7 @@ class Chooser:
             if not answer.is_done:
                 if not math.isfinite(logprob):
                     raise ValueError("the model gives no finite probabilities")
-                answer.take(token, logprob)
-                if answer.is_done:
+                if answer.take(token, logprob):
                     self.on_done(answer)
         self._done = torch.tensor([self.answers[owner].is_done for owner in self.owner], device=chosen.device)
         if self._seen is not None:

@@ -111,8 +111,12 @@ def _picture(image: Any) -> Any:
 
 
 def padded_length(model: Model, tokens: int, pad_to: int) -> int:
-    """Of a prompt of so many tokens."""
-    return tokens if model.reading.family == "captioner" else -(-tokens // pad_to) * pad_to
+    """Of a prompt of so many tokens.
+
+    A prompt is padded by at least one: a batch in which no row is padded would be computed without a mask, by other
+    kernels, and whether that is so must not depend on the neighbours.
+    """
+    return tokens if pad_to == 1 or model.reading.family == "captioner" else (tokens // pad_to + 1) * pad_to
 
 
 def stacked(model: Model, prompts: Sequence[Prompt], length: int) -> dict[str, Tensor]:

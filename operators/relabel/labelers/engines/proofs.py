@@ -18,6 +18,7 @@ STEPS = 4
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Between the logits of a prompt with and without padding, as a share of their spread."""
 PIXELS = 32
+UNPADDED_TOKENS = 16
 
 
 def prove_neighbours(model: Model, rows: int, pad_to: int) -> bool:
@@ -34,7 +35,7 @@ def prove_padding(model: Model, pad_to: int) -> None:
         return
     prompt = _prompt(model, pad_to, 0)
     tokens = len(prompt.ids)
-    lengths = (tokens, padded_length(model, tokens + 1, pad_to))
+    lengths = (tokens, padded_length(model, tokens, pad_to))
     bare, padded = (Prefix(model, [prompt], length).logits[0].log_softmax(0) for length in lengths)
     off = float((bare - padded).abs().max() / bare.std())
     if not off <= TOLERANCE[model.dtype]:
@@ -59,6 +60,9 @@ def _prompt(model: Model, pad_to: int, seed: int) -> Prompt:
     tokenizer = model.reading.tokenizer
     known = range(min(len(tokenizer), text_config(model.reading).vocab_size))
     usable = sorted(set(known) - set(tokenizer.all_special_ids) - set(tokenizer.added_tokens_decoder))
-    longest = max(1, min(2 * pad_to, model.context - STEPS) // pad_to * pad_to)
-    tokens = longest - seed % min(pad_to, longest)
+    room = model.context - STEPS
+    if pad_to == 1:
+        tokens = min(UNPADDED_TOKENS, room)
+    else:
+        tokens = min(pad_to * (room >= 2 * pad_to) + pad_to - 1 - seed % (pad_to - 1), room)
     return Prompt(tuple(random.Random(seed).choices(usable, k=tokens)))  # noqa: S311

@@ -28,6 +28,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NEEDED = {"torchvision": "torchvision", "num2words": "num2words", "sentencepiece": "sentencepiece",
           "protobuf": "protobuf", "tiktoken": "tiktoken", "video_processor": "torchvision"}  # fmt: skip
 """What transformers says, in lower case -> the package that it misses."""
+SIGNS = ("video_processor", "could not load any image processor class")
+SAID_CHARACTERS = 300
 ENDLESS = 10**9
 LOADING_ERRORS = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 """What transformers raises where files, packages and classes do not fit."""
@@ -174,15 +176,22 @@ def _explained(files: ModelFiles) -> Iterator[None]:
     except (Refused, UsageError):
         raise
     except LOADING_ERRORS as error:
-        said = str(error)
-        for word, package in NEEDED.items():
-            if word in said.lower() and (isinstance(error, ImportError) or word == "video_processor"):
-                raise UsageError(
-                    f"{files.folder}: its processor needs {package}, which is not installed here. Run `pip install "
-                    f"{package}`, or save the model with a processor that does without."
-                ) from error
-        first = next((line.strip() for line in said.splitlines() if line.strip()), "")
+        missing = _missing(error)
+        if missing:
+            raise UsageError(
+                f"{files.folder}: its processor needs {missing}, which is not installed here. Run `pip install "
+                f"{missing}`, or save the model with a processor that does without."
+            ) from error
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:SAID_CHARACTERS]
         raise Refused(f"{files.folder} does not load: {type(error).__name__}: {first}") from error
+
+
+def _missing(error: Exception) -> str | None:
+    """The package for whose absence transformers raised this; it says so in several ways."""
+    said = str(error).lower()
+    if isinstance(error, ImportError) or any(sign in said for sign in SIGNS):
+        return next((package for word, package in NEEDED.items() if word in said), None)
+    return None
 
 
 def _special_ids(network: Any, reading: Reading) -> tuple[set[int], int]:
