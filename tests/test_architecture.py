@@ -14,7 +14,7 @@ FILES = sorted([*LIBRARY.rglob("*.py"), *PROGRAMS.rglob("*.py")])
 
 FLOORS = {
     "redaction": -1, "about": 0, "errors": 0, "reasons": 0, "digests": 1,
-    "storage": 2, "shards": 3, "labels": 3, "labelers": 4, "releases": 4,
+    "languages": 2, "storage": 2, "shards": 3, "labels": 3, "labelers": 4, "releases": 4,
     "readers": 5, "testing": 5, "relabel": 6,
 }  # fmt: skip
 HEAVY = {"ray", "torch", "transformers"}
