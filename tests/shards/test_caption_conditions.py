@@ -20,7 +20,8 @@ from relabel.shards.wording import looks_like_file_name, num_words
 FILE_NAMES = (
     "IMG_1234.jpg", "DSC00012", "DSC_0123.JPG", "P1010234", "IMG-20190714-WA0003", "20190714_153022", "image (3)",
     "Screenshot 2021-03-04 at 10.15.22 AM", "Screenshot_20210304-101522_Chrome", "IMG_1234 copy",
-    "WhatsApp Image 2020-01-01 at 12.12.12", "photo-1526778548025-fa2f459cd5c1", "d41d8cd98f00b204e9800998ecf8427e", "untitled-3",
+    "WhatsApp Image 2020-01-01 at 12.12.12", "photo-1526778548025-fa2f459cd5c1", "d41d8cd98f00b204e9800998ecf8427e",
+    "untitled-3",
     "3f2504e0-4f89-11d3-9a0c-0305e82c3301", "https://example.com/a/b.jpg?x=1", "www.example.com/photo",
     "s3://bucket/key", "data:image/png;base64,iVBORw0KGgo=", "/home/user/pictures/cat", "C:\\Users\\me\\cat.bmp",
     "images/cats/12", "red_car_01", "sunset over the bay.jpg", ' "A photo of a cat.PNG"\n', "800x600", "00012345",
