@@ -114,7 +114,7 @@ class Machines:
     def __init__(self) -> None:
         self.cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
         self.others = [self.cluster.add_node(**NODE) for _ in range(2)]
-        self.cluster.wait_for_nodes()
+        self.cluster.wait_for_nodes(timeout=PATIENCE_SECONDS)
 
     def kill_node(self, chance: random.Random) -> None:
         node = self.others.pop(chance.randrange(len(self.others)))
@@ -124,7 +124,7 @@ class Machines:
         """Three nodes again."""
         while len(self.others) < 2:
             self.others.append(self.cluster.add_node(**NODE))
-        self.cluster.wait_for_nodes()
+        self.cluster.wait_for_nodes(timeout=PATIENCE_SECONDS)
 
     def workers(self, kind: str) -> list[int]:
         """Processes below our nodes that call themselves `ray::MapWorker...` (kind "actor") or something else."""

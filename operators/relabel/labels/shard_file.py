@@ -208,8 +208,10 @@ def decode_label_shard(source: bytes | str | Path, columns: Sequence[str] | None
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     names = None if columns is None else list(columns)
     try:
-        # Without threads: pyarrow 26 may abort the process at exit after a threaded read of a buffer.
-        table = pq.read_table(pa.BufferReader(data), columns=names, page_checksum_verification=True, use_threads=False)
+        # Not `read_table`, which takes a file for a data set and starts threads even where it is told not to: pyarrow
+        # 26 may abort the process at exit while they live.
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+            table = file.read(columns=names, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         what = "a label shard" if isinstance(source, bytes) else str(source)
         raise StoreCorrupt(f"{what} does not read as the Parquet file that was written: {error}") from error
