@@ -14,11 +14,14 @@ from relabel.labels.caption import Caption, Text
 
 from .drawing import FAINT, INK, RULE, PreviewSample, draw_image, shortened, write
 
-NOTE = "Below each text: its tokens, how it ended, its mean log-probability, how often the engine was asked; in red its flags."
+NOTE = (
+    "Below each text: its tokens, how it ended, its mean log-probability, how often the engine was asked; in red its "
+    "flags."
+)
 ALERT = "#c0392b"
 LINES = 15.2
 """Of a panel, in its height."""
-CHARACTERS = 92
+CHARACTERS = 100
 """Of a line beside one photo."""
 OLD_LINES = 2
 UNDRAWN = "□"
@@ -70,7 +73,7 @@ def draw_text(axes: Axes, style: str, text: Text, y: float, lines: int, width: i
     known = told(text)
     write(axes, indent, y, known, color=FAINT, size=8)
     if text.flags:
-        write(axes, indent + (len(known) + 3) * 0.78 / width, y, ", ".join(text.flags), color=ALERT, size=8)
+        write(axes, indent + (len(known) + 2) * 0.74 / width, y, ", ".join(text.flags), color=ALERT, size=8)
     return y + 0.55
 
 

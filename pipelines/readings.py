@@ -64,6 +64,8 @@ class Reading:
     """For a table."""
     classified: Classified | None = None
     """None where the label is of another kind."""
+    whole: str = ""
+    """What is compared, where `text` is only its beginning."""
 
 
 def read(contract: LabelContract, class_names: Sequence[str], value: Any) -> Reading:
@@ -115,7 +117,7 @@ def read_caption(contract: LabelContract, class_names: Sequence[str], caption: C
         name = f"{style}: " if len(caption.texts) > 1 else ""
         flags = f" [{', '.join(text.flags)}]" if text.flags else ""
         texts.append(f"{name}{show(text.text)}{flags}")
-    return Reading("; ".join(texts))
+    return Reading("; ".join(texts), whole="\n".join(text.text for text in caption.texts.values()))
 
 
 def read_columns(contract: LabelContract, columns: Mapping[str, Any]) -> Reading:

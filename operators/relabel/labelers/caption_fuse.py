@@ -47,7 +47,7 @@ class FuseSettings(WriterParameters):
     fields: tuple[str, ...] = ()
     """Further fields of the data set that prompts may speak of; empty where a sample has none."""
     old_caption: str = OLD_CAPTION
-    """The field of the old caption, as `source.fields` has it; `{{ old }}` in a prompt, empty where a sample has none."""
+    """The field of the old caption, as `source.fields` has it: `{{ old }}` in a prompt, empty where there is none."""
     styles: dict[str, Style] = Field(default={"fused": {}}, validate_default=True)
     """`fused`, or your own with a `prompt`."""
     lost_names: Action = "flag"

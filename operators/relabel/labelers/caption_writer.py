@@ -39,7 +39,7 @@ class WriterParameters(Parameters):
     """Prompts go through the model's chat template; false: they are plain text that the model goes on with, for
     captioners without one."""
     language: str | None = "en"
-    """The ISO 639-1 code of the language that texts shall be in; null: any. Its name is `{{ language }}` in a prompt."""
+    """The ISO 639 code of the language that texts shall be in; null: any. Its name is `{{ language }}` in a prompt."""
     guards: Guards = Guards()
     """What becomes of a text with each flag (see `labelers.guards`)."""
     ladder: tuple[Rung, ...] = Field(default=LADDER, max_length=MOST_RUNGS)

@@ -8,9 +8,9 @@ Every guard rejects (the engine is asked again, see `styles.Rung`), flags (the t
 | cut | the finish reason is not `stop`: the tokens ran out, or a filter stepped in |
 | over_budget | more tokens than the text encoder reads, its marks included (`text_tokens`) |
 | repetition | a phrase follows itself, a sentence or a run of characters comes again and again (`loops`) |
-| refusal | first person declines or apologises, or asks for an image; what stands in quotes does not count (`phrases`) |
-| prompt_echo | six words of the instructions in a row, or a preamble ("Sure, here is a caption:") |
-| markup | tags, entities, chat tokens, turns, markdown, links, JSON, escapes, characters that nobody sees |
+| refusal | declines or apologises in the first person, or asks for an image; not in quotes (`refusals`) |
+| prompt_echo | six words of the instructions in a row, or a preamble ("Sure, here is a caption:") (`phrases`) |
+| markup | tags, entities, chat tokens, turns, markdown, links, JSON, escapes, invisible characters (`phrases`) |
 | language | another script, or another language that the detector is sure of; never by words if there are but three |
 | copies_old | the words of the old caption, nine of ten of them in their order; of four words or more |
 """
@@ -24,7 +24,8 @@ from ..labels.caption import Flag
 from .labeler import Parameters
 from .languages import other_language
 from .loops import loop_in
-from .phrases import echo_in, markup_in, refusal_in, words_of
+from .phrases import echo_in, markup_in, words_of
+from .refusals import refusal_in
 from .text_tokens import Count, estimated
 
 Action = Literal["reject", "flag", "off"]

@@ -48,7 +48,14 @@ ODDS = 6.0
 NUM_GUESSES = 5
 LETTERS_FOR_SCRIPT = 2
 CODE = re.compile(r"[a-z]{2,3}")
-RELATED = ({"no", "nn", "da"}, {"hr", "sr", "bs", "sh"}, {"ms", "id"}, {"cs", "sk"}, {"es", "gl", "ast", "an"}, {"zh", "wuu", "yue"})
+RELATED = (
+    {"no", "nn", "da"},
+    {"hr", "sr", "bs", "sh"},
+    {"ms", "id"},
+    {"cs", "sk"},
+    {"es", "gl", "ast", "an"},
+    {"zh", "wuu", "yue"},
+)
 """Languages that the detector does not tell apart in a sentence."""
 
 

@@ -59,6 +59,8 @@ def poor_text(words: list[str]) -> str | None:
     places: dict[tuple[str, ...], list[int]] = {}
     for start in range(len(words) - PHRASE + 1):
         places.setdefault(tuple(words[start : start + PHRASE]), []).append(start)
-    covered = {start + step for starts in places.values() if len(starts) >= 3 for start in starts for step in range(PHRASE)}
+    covered = {
+        start + step for starts in places.values() if len(starts) >= 3 for start in starts for step in range(PHRASE)
+    }
     share = len(covered) / len(words)
     return f"{share:.0%} of its words are phrases that it has three times" if share > MOST_SHARE else None

@@ -76,8 +76,8 @@ class Template:
             near = difflib.get_close_matches(name, self.names, n=1)
             known = f"did you mean {near[0]!r}?" if near else f"it may use: {', '.join(sorted(self.names)) or 'none'}."
             raise UsageError(f"the prompt speaks of {name!r}, which it is not given; {known}")
-        self.fill({name: "x" for name in self.names})
-        self.fill({name: "" for name in self.names})
+        self.fill(dict.fromkeys(self.names, "x"))
+        self.fill(dict.fromkeys(self.names, ""))
 
     def fill(self, data: Mapping[str, str]) -> str:
         """The prompt for these data, which went through `as_data`; surrounding space is taken off."""
@@ -88,7 +88,9 @@ class Template:
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise UsageError(f"the prompt cannot be filled in: {error}. Correct the template.") from error
         if len(filled) > MAX_PROMPT:
-            raise UsageError(f"a filled prompt has at most {MAX_PROMPT} characters, got {len(filled)}. Lower max_chars.")
+            raise UsageError(
+                f"a filled prompt has at most {MAX_PROMPT} characters, got {len(filled)}. Lower max_chars."
+            )
         return filled
 
     @functools.cached_property

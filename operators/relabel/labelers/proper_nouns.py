@@ -10,18 +10,22 @@ from collections.abc import Sequence
 
 TOKEN = re.compile(r"[^\W_]+(?:[.&'’-][^\W_]+)*\.?")
 CLAUSE_END = re.compile(r"[.!?:;|\n–—\"“”()]+\s*$")
-SMALL = frozenset(
-    "a an the of and or in on at to for from by with without as is are was were be it its this that these those de la "
-    "le les el los las da do di del der die das den van von und et y e".split()
-)
+SMALL = frozenset({
+    "a", "an", "the", "of", "and", "or", "in", "on", "at", "to", "for", "from", "by", "with", "without", "as",
+    "is", "are", "was", "were", "be", "it", "its", "this", "that", "these", "those", "de", "la", "le", "les",
+    "el", "los", "las", "da", "do", "di", "del", "der", "die", "das", "den", "van", "von", "und", "et", "y", "e",
+})  # fmt: skip
 """Words that join the parts of a name, and never are one."""
-COMMON = frozenset(
-    "i i'm my we our you your he she they his her their here there when where what who why how old free best sale "
-    "buy photo image picture stock vector illustration close-up view top front back side black white red blue green "
-    "yellow brown grey gray orange pink purple two three four five six seven eight nine ten one man woman boy girl "
-    "people group young beautiful happy small large big little jpg jpeg png img dsc hd page home file untitled "
-    "no not all some many several each every".split()
-)
+COMMON = frozenset({
+    "i", "i'm", "my", "we", "our", "you", "your", "he", "she", "they", "his", "her", "their", "here", "there",
+    "when", "where", "what", "who", "why", "how", "old", "free", "best", "sale", "buy", "photo", "image",
+    "picture", "stock", "vector", "illustration", "close-up", "view", "top", "front", "back", "side", "black",
+    "white", "red", "blue", "green", "yellow", "brown", "grey", "gray", "orange", "pink", "purple", "two",
+    "three", "four", "five", "six", "seven", "eight", "nine", "ten", "one", "man", "woman", "boy", "girl",
+    "people", "group", "young", "beautiful", "happy", "small", "large", "big", "little", "jpg", "jpeg", "png",
+    "img", "dsc", "hd", "page", "home", "file", "untitled", "no", "not", "all", "some", "many", "several",
+    "each", "every",
+})  # fmt: skip
 """Words that alt texts write with a capital and that name nothing."""
 TELLS = 2
 """So many joining or common words with a capital inside a text make a headline, whose capitals tell nothing."""

@@ -23,7 +23,14 @@ LETTERS_PER_TOKEN = 5
 """Of what a longer word has beyond that."""
 SPECIAL = 2
 """The marks at the beginning and the end."""
-FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "spiece.model")
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "spiece.model",
+)
 
 
 def estimated(text: str) -> int:

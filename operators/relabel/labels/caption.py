@@ -144,9 +144,10 @@ def decode_row(contract: LabelContract, row: Mapping[str, Any]) -> Caption | dic
 
 
 def _text(contract: LabelContract, style: str, row: Mapping[str, Any]) -> Text:
-    values = {suffix: row.get(f"{contract.name}_{style}_{suffix}") for suffix in Text.__dataclass_fields__}
-    lists = {suffix: None if values[suffix] is None else tuple(values[suffix]) for suffix in ("flags", "names_lost")}
-    return Text(**{**values, **lists})
+    cells = {field.name: row.get(f"{contract.name}_{style}_{field.name}") for field in dataclasses.fields(Text)}
+    lists = {name: tuple(cell) for name in ("flags", "names_lost") if (cell := cells[name]) is not None}
+    found: dict[str, Any] = {**cells, **lists}
+    return Text(**found)
 
 
 def check_column(contract: LabelContract, table: pa.Table) -> list[str]:

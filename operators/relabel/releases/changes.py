@@ -101,7 +101,7 @@ def comparison(before: LabelIdentity | None, after: LabelIdentity | None) -> Com
 def caption_comparison(
     one: LabelContract, other: LabelContract, first: Sequence[str], second: Sequence[str], notes: tuple[str, ...]
 ) -> Comparison:
-    """Captions are the same where their texts are, in the styles that both have; how they came about is not compared."""
+    """Captions are the same where their texts are, in the styles that both have; nothing else of them is compared."""
     both = tuple(style for style in first if style in second)
     for name, mine, others in (("A", first, second), ("B", second, first)):
         if alone := [style for style in mine if style not in others]:
@@ -151,7 +151,9 @@ def compare(how: Comparison, shard: str, before: pa.Table, after: pa.Table, exam
         shown = [shown_values(contract, table) for contract, table in ((how.before, before), (how.after, after))]
         changed = differing_rows(how.before, before, after)
     elif how.kind == "texts":
-        texts = [texts_of(contract, how.styles, table) for contract, table in ((how.before, before), (how.after, after))]
+        texts = [
+            texts_of(contract, how.styles, table) for contract, table in ((how.before, before), (how.after, after))
+        ]
         changed = np.fromiter((one != other for one, other in zip(*texts, strict=True)), np.bool_, before.num_rows)
         shown = [[shown_text(how.styles, row) for row in rows] for rows in texts]
     else:

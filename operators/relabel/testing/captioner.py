@@ -1,6 +1,6 @@
 """Captioner: an engine without a model that captions what it is shown, or misbehaves as its prompt says, and labelers.
 
-In a recipe: `plugins: [relabel.testing.captioner]`, `steps: [{scripted_caption: {...}}]` and `scripted_fuse`. The answer
+In a recipe: `plugins: [relabel.testing.captioner]`, `steps: [{scripted_caption: {...}}]`, `scripted_fuse`. The answer
 names the colour of the image; where there is none it puts the quoted texts of the prompt together. Words of the prompt
 (an old caption, say) that make it misbehave: `plant KIND` gives a text with that flaw, for as long as the temperature
 is below `until T` (default: always); `wait SECONDS`, `fail` (this request), `toolong` (while the prompt is longer than
