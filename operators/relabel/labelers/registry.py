@@ -62,6 +62,8 @@ def restore(classes: list[type[Labeler[Any]]]) -> None:
 BUILT_IN = (
     "..labelers.label_map",
     "..labelers.mask",
+    "..labelers.caption",
+    "..labelers.caption_fuse",
     "..metrics.caption_match",
     "..metrics.image_text_score",
 )

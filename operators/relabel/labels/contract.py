@@ -153,6 +153,11 @@ class LabelContract(Declaration):
     over all cells is the classifier's own answer; class_token: the classifier reads a token that is no cell."""
     engine_error: EngineError | None = None
     """None where the labels were computed by torch in fp32."""
+    styles: tuple[str, ...] | None = None
+    """Captions: what is said of every sample, in order (see `labels.caption`); None: plain text columns."""
+    reproducible: bool | None = None
+    """Of labels that an engine wrote: whether equal requests get bit-equal answers on equal hardware. None: no engine
+    was asked."""
 
     @model_serializer(mode="wrap")
     def without_later_blanks(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
