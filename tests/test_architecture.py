@@ -57,7 +57,11 @@ def upward(path: Path) -> list[str]:
         there = room_of(name) if name.split(".")[0] == "relabel" else here
         allowed = there == here or FLOORS.get(there, 99) < FLOORS[here]
         # Of where samples come from, what makes and keeps labels knows only the names of things.
-        if there == "shards" and here in {"labelers", "metrics", "releases"} and not name.startswith("relabel.shards.shard."):
+        if (
+            there == "shards"
+            and here in {"labelers", "metrics", "releases"}
+            and not name.startswith("relabel.shards.shard.")
+        ):
             allowed = False
         if not allowed:
             found.append(f"{name_of(path)}:{line}: {here} imports {name}")

@@ -77,7 +77,7 @@ def load_dual_encoder(checkpoint: Checkpoint) -> DualEncoder:
         raise Refused(
             f"{checkpoint.folder} holds a {type(network).__name__}, not an encoder of images and one of texts."
         )
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer(checkpoint, int(network.config.text_config.vocab_size))
     positions = int(network.config.text_config.max_position_embeddings)
     widest = int(tokenizer.model_max_length)
     files = text_files(checkpoint.folder)
@@ -97,16 +97,21 @@ def load_dual_encoder(checkpoint: Checkpoint) -> DualEncoder:
     )
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """Raises Refused where the folder holds none that pads."""
+def load_tokenizer(checkpoint: Checkpoint, num_tokens: int) -> Any:
+    """Raises Refused where the folder holds none that pads and gives tokens that the encoder knows."""
+    if not text_files(checkpoint.folder):  # transformers would make one up that knows no word
+        raise Refused(f"{checkpoint.folder} holds no tokenizer. Save it beside the model.")
     try:
         tokenizer = import_transformers().AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
         raise Refused(
             f"{checkpoint.folder} holds no tokenizer that loads: {error}. Save it beside the model."
         ) from error
-    if tokenizer.pad_token is None:
-        raise Refused(f"{checkpoint.folder}: its tokenizer has no padding token. Save one that has, as CLIP's does.")
+    if tokenizer.pad_token is None or len(tokenizer) > num_tokens:
+        raise Refused(
+            f"{checkpoint.folder}: its tokenizer must have a padding token and at most the {num_tokens} tokens that "
+            f"the encoder knows, got {tokenizer.pad_token!r} and {len(tokenizer)}. Save its own."
+        )
     return tokenizer
 
 
