@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relabel.labels.caption import caption_contract
@@ -50,12 +50,8 @@ def table(rows: list[Row | None]) -> pa.Table:
     """A label shard of these rows; None is a row without a label. Through its file, as it is written and read."""
     schema = label_schema(CONTRACTS, {contract.name: "0" * 64 for contract in CONTRACTS})
     labelled = [each for each in rows if each is not None]
-    labels = {
-        name: np.array([each[name] for each in labelled], DTYPES[name])
-        if name in DTYPES
-        else [each[name] for each in labelled]
-        for name in row(0, 0)
-    }
+    labels: dict[str, Any] = {name: [each[name] for each in labelled] for name in row(0, 0)}
+    labels |= {name: np.array(labels[name], dtype) for name, dtype in DTYPES.items()}
     states = ["ok" if each is not None else "dead" for each in rows]
     reasons = [None if each is not None else "corrupt_image" for each in rows]
     keys = [str(place) for place in range(len(rows))]
@@ -112,6 +108,7 @@ flag = st.lists(st.sampled_from(["cut", "language", "markup"]), unique=True, max
 any_row = st.one_of(st.none(), st.builds(row, number, number, st.integers(0, 99), flag, st.integers(1, 200)))
 
 
+@settings(max_examples=40)
 @given(st.lists(any_row, min_size=1, max_size=12), st.integers(1, 5), st.randoms(use_true_random=False))
 def test_any_partition_in_any_order_is_the_same_to_the_last_byte(
     rows: list[Row | None], parts: int, chance: random.Random

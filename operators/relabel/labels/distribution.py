@@ -61,7 +61,7 @@ class Distribution:
             here = self.bins[index]
             if rank < before + here or before + here == self.count:
                 low, high = edges(index)
-                part = (rank - before + 0.5) / here
+                part = min(1.0, (rank - before + 0.5) / here)
                 value = low + (high - low) * part if math.isfinite(high - low) else low
                 value = min(max(value, self.smallest), self.largest)
                 return float(math.trunc(value)) if self.whole else value
