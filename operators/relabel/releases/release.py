@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 
 from ..digests import Json
 from ..errors import BadSample, BadShard, ObjectMissing, Recalled, RecallWarning, Refused, StoreCorrupt, UnknownName
-from ..labels import label_map, mask
+from ..labels import caption, label_map, mask
 from ..labels.contract import Column, LabelContract
 from ..labels.shard_file import decode_label_shard
+from ..labels.summary import Summary, from_json
 from ..reasons import Status
 from ..storage.objects import ObjectStore
 from ..storage.opening import open_store
@@ -28,8 +29,9 @@ from .letters import read_letters
 from .recalls import find_recall, read_recalls, write_recall
 from .redactions import Redactions, read_redactions
 from .revert import revert
-from .segments import Entry, EntryColumns, recounted
+from .segments import Entry, EntryColumns, read_segments, recounted
 from .stored import Stored
+from .summaries import add_texts, shard_summary
 from .tags import read_tag, read_tags, tag_names, write_tag
 from .versions import (
     Counts,
@@ -45,6 +47,7 @@ from .withdrawals import Samples, Withdrawn, read_withdrawals, write_withdrawals
 
 ROW_COLUMNS = ("key", "sample_digest", "status", "reason")
 DECODERS: Mapping[str, Callable[[LabelContract, Mapping[str, Any]], Any]] = {
+    "caption": caption.decode_row,
     "label_map": label_map.decode_row,
     "mask": mask.decode_row,
 }
@@ -82,7 +85,7 @@ class Release:
 
     def _forget(self) -> None:
         """What may have changed since it was read."""
-        for name in ("withdrawn", "redactions", "counts"):
+        for name in ("withdrawn", "redactions", "counts", "summary"):
             self.__dict__.pop(name, None)
         self._last = None
 
@@ -115,6 +118,27 @@ class Release:
             return self.version.counts
         concerns = self.withdrawn.concerns  # by the entry's own count: an erasure leaves that as it was published
         return count(self._recounted(entry) if concerns(entry) else entry for entry in self.entries.values())
+
+    @functools.cached_property
+    def summary(self) -> Summary | None:
+        """How its scores are spread, which flags its captions have, how often new captions beat old ones (see
+        `labels.summary`), less what was withdrawn since; None where it holds nothing of that kind.
+
+        Reads, where samples were withdrawn, all segments, and the label shards that hold such samples, once.
+        """
+        published = self.version.summary
+        if published is None:
+            return None
+        entries = self.entries.items() if self.withdrawn else ()
+        concerned = {shard for shard, entry in entries if self.withdrawn.concerns(entry)}
+        if not concerned:
+            return from_json(published)
+        held = read_segments(self.objects, self.version.segments)
+        contracts = list(self.labels.values())
+        return add_texts(
+            shard_summary(contracts, self.table(shard)) if entry.summary and shard in concerned else entry.summary
+            for shard, entry in held.items()
+        )
 
     @property
     def coverage(self) -> float:
@@ -202,7 +226,8 @@ class Release:
         return table
 
     def get(self, shard: str, key: str) -> dict[str, Any]:
-        """One sample's labels, decoded: label name -> LabelMap or Mask by its kind, else its columns by name.
+        """One sample's labels, decoded: label name -> LabelMap, Mask or Caption by its kind, else its
+        columns by name.
 
         Raises UnknownName for a key that the shard does not hold, BadSample with status and reason for a row that was
         filtered or could not be labelled.
