@@ -122,8 +122,8 @@ def require_named(labeler: Labeler[Any], recipe: Recipe) -> None:
         if name not in known and name not in labeler.needs:
             raise UsageError(
                 f"the step {labeler.label!r} reads {name!r} where a sample has it: say where it lies, e.g. "
-                f"`source: {{fields: {{{name}: txt}}}}` (a tar member, `json.alt` in one, or a Parquet column). Else no "
-                "sample would have it, and nobody would notice."
+                f"`source: {{fields: {{{name}: txt}}}}` (a member of a tar, `json.alt` in one, a Parquet column). Else "
+                "no sample would have it, and nobody would notice."
             )
 
 

@@ -41,11 +41,9 @@ REPETITION = [
     "The sky is clear and the sky is clear and the sky is clear and the grass is green.",
     "number one number one number one number one number one",
     "a white plate topped with a white plate topped with a white plate topped with a sandwich",
-    "In the foreground there is a bicycle leaning against a wall. In the background there is a house. In the foreground "
-    "there is a bicycle leaning against a wall.",
+    "In front there is a bicycle against a wall. Behind it is a house. In front there is a bicycle against a wall.",
     "A very very very very very large truck",
-    "A kitchen with a stove, a kitchen with a stove, a kitchen with a sink, a kitchen with a stove, a kitchen with a "
-    "stove, and a kitchen with a window, a kitchen with a stove.",
+    "A kitchen with a sink, a kitchen with a rug, a kitchen with a sink, a kitchen with a lamp, a kitchen with a sink.",
     "der Hund und der Hund und der Hund und der Hund und der Hund",
     "。。。。。。。。。。。。赤い花",
     "A bus parked next to a bus parked next to a bus",
@@ -186,8 +184,8 @@ OLD = [
 COPIES = [
     *((old, old) for old in OLD),
     *((old, f"{old}.") for old in OLD),
-    *((old, old.lower().replace(" on a ", " on the ").replace(" in a ", " in the ").replace(" from ", " from ")) for old in OLD),
-]  # fmt: skip
+    *((old, old.lower().replace(" on a ", " on the ").replace(" in a ", " in the ")) for old in OLD),
+]
 
 
 def descriptions() -> list[dict[str, str]]:
@@ -220,5 +218,11 @@ def bad_captions() -> Iterator[tuple[Flag, Answer]]:
 
 def answer(raw: str, old: str = "", finish_reason: str = "stop") -> Answer:
     return Answer(
-        text=tidied(raw), raw=raw, old=old, finish_reason=finish_reason, instructions=INSTRUCTIONS, language="en", budget=77
+        text=tidied(raw),
+        raw=raw,
+        old=old,
+        finish_reason=finish_reason,
+        instructions=INSTRUCTIONS,
+        language="en",
+        budget=77,
     )
