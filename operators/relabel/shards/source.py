@@ -11,15 +11,12 @@ from ..errors import BadSample
 from ..reasons import Reason
 from ..storage.filesystems import check_options, check_url
 from .folder import BUCKETS, EXTENSIONS, FolderSource
+from .metadata import MISSING, look_up
 from .parquet import ParquetSource
 from .shard import Sample, Source
 from .webdataset import SUFFIXES as TAR_SUFFIXES
 from .webdataset import WebDatasetSource
-<<<<<<< HEAD
 from .where import Condition, Where, rules_of
-=======
-from .where import MISSING, Condition, Where, look_up
->>>>>>> C
 
 Kind = Literal["webdataset", "parquet", "images"]
 
