@@ -9,7 +9,15 @@ from collections.abc import Callable, Sequence
 
 from relabel.errors import RelabelError
 
-from . import dead_commands, lease_commands, other_commands, release_commands, run_commands, store_commands
+from . import (
+    dead_commands,
+    lease_commands,
+    other_commands,
+    release_commands,
+    run_commands,
+    store_commands,
+    tune_commands,
+)
 
 EXIT_CODES = """exit codes:
   0  done, also when there was nothing to do
@@ -67,7 +75,15 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    for room in (run_commands, store_commands, dead_commands, release_commands, lease_commands, other_commands):
+    for room in (
+        run_commands,
+        store_commands,
+        dead_commands,
+        release_commands,
+        lease_commands,
+        tune_commands,
+        other_commands,
+    ):
         room.declare(add)
     return top
 

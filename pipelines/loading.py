@@ -96,11 +96,7 @@ def overridden(fields: Any, override: str) -> Any:
     A list is entered by index, a step also by its operator or label; `label_map.top_k=3` is short for
     `steps.label_map.top_k=3`.
     """
-    name, equals, text = override.partition("=")
-    path = name.split(".")
-    if not equals or not all(path):
-        raise UsageError(f"--set expects section.field=value, got {override!r}.")
-    value = parse_yaml(text, f"--set {override!r}")
+    path, value = parse_override(override)
     for section, field in (("source", "path"), ("store", "url")):
         if len(path) > 1 and isinstance(fields.get(section), str):
             fields = {**fields, section: {field: fields[section]}}
@@ -110,6 +106,25 @@ def overridden(fields: Any, override: str) -> Any:
         if not any(path[0] in names for names in steps):
             raise UnknownName("section or step", path[0], {*Recipe.model_fields, *itertools.chain(*steps)})
         path = ["steps", *path]
+    return _assigned(fields, path, value, override)
+
+
+def parse_override(override: str) -> tuple[list[str], Any]:
+    """The place and the value of `a.b=value`."""
+    name, equals, text = override.partition("=")
+    path = name.split(".")
+    if not equals or not all(path):
+        raise UsageError(f"--set expects section.field=value, got {override!r}.")
+    return path, parse_yaml(text, f"--set {override!r}")
+
+
+def assigned(fields: Any, override: str, model: type[BaseModel]) -> Any:
+    """`fields` of another kind of recipe with one `a.b=value` applied."""
+    path, value = parse_override(override)
+    if path[0] not in model.model_fields:
+        raise UnknownName("section", path[0], model.model_fields)
+    if path[0] == "source" and len(path) > 1 and isinstance(fields.get("source"), str):
+        fields = {**fields, "source": {"path": fields["source"]}}
     return _assigned(fields, path, value, override)
 
 

@@ -1,7 +1,8 @@
 """Scenes: cut-outs pasted on photographs, with captions by people and the poor alt texts that the web would have.
 
-A scene is a function of (seed, side, index) and of what it is made of. The two sides share every cut-out and nothing
-else: a pair of names belongs to one side, by its digest, and so does a photograph, and with it every background.
+A scene is a function of (seed, side, index) and of what it is made of. The two sides share cut-outs and photographs;
+new on the held-out side are the pairs (two names belong together to one side, by their digest), and every crop of a
+photograph, place and size.
 """
 
 import dataclasses
@@ -40,8 +41,8 @@ MIDDLES: Mapping[str, tuple[float | None, float | None]] = {
 }  # fmt: skip
 """Of a cut-out as fractions of the width and the height; None: anywhere."""
 HELD_OUT_SHARE = 5
-"""One in so many pairs and photographs is held out."""
-ALONE_SHARE = 4
+"""One in so many pairs is held out."""
+ALONE_SHARE = 3
 """One in so many scenes shows one thing."""
 QUALITY = 90
 LANGUAGES = ("de", "es", "fr", "it", "nl", "pl", "pt", "sv")
@@ -99,15 +100,12 @@ class Draw:
 
 
 class SceneMaker:
-    """Scenes of these cut-outs over these photographs (by name)."""
+    """Scenes of these cut-outs over these photographs, given by name."""
 
     def __init__(self, stamps: Sequence[Stamp], photos: Mapping[str, Picture], seed: int = 0) -> None:
         self.stamps, self.seed = stamps, seed
         self.pictures = [Image.fromarray(stamp.picture()) for stamp in stamps]
-        self.photos: Mapping[Side, Mapping[str, Picture]] = {
-            side: {name: photos[name] for name in sorted(photos) if side_of_photo(name, sorted(photos)) == side}
-            for side in ("tuning", "held-out")
-        }
+        self.photos = {name: photos[name] for name in sorted(photos)}
 
     def scene(self, side: Side, index: int) -> Scene:
         """Number `index` of a side."""
@@ -115,8 +113,8 @@ class SceneMaker:
         chosen = self.choose(draw, side)
         layouts = LAYOUTS[len(chosen)]
         things = list(zip(layouts[draw.below(len(layouts))], chosen, strict=True))
-        photo = sorted(self.photos[side])[draw.below(len(self.photos[side]))]
-        image = self.render(draw, self.photos[side][photo], things)
+        photo = list(self.photos)[draw.below(len(self.photos))]
+        image = self.render(draw, self.photos[photo], things)
         placed = [Placed(self.stamps[number], place) for place, number in things]
         alt_kind, alt = self.poor_text(Draw("alt", self.seed, side, index), placed)
         return Scene(f"{side}-{index:05d}", photo, placed, image, alt, alt_kind)
@@ -186,12 +184,6 @@ def background(draw: Draw, photo: Picture) -> Image.Image:
 def side_of_pair(first: str, second: str) -> Side:
     """Whatever their order."""
     return "held-out" if int(digest(sorted((first, second)))[:8], 16) % HELD_OUT_SHARE == 0 else "tuning"
-
-
-def side_of_photo(name: str, names: Sequence[str]) -> Side:
-    """One in HELD_OUT_SHARE, by the order of their digests; of a few, one."""
-    order = sorted(names, key=digest)
-    return "held-out" if order.index(name) < max(1, len(names) // HELD_OUT_SHARE) else "tuning"
 
 
 def demo_photos() -> dict[str, Picture]:

@@ -109,7 +109,7 @@ def fetch_stamps(cache: Path) -> None:
 
 
 def download(work: Path) -> None:
-    """apt's lists of packages may be missing; only root can renew them."""
+    """Where lists of packages are missing, only root can renew them."""
     fetch = ["apt-get", "--quiet", "download", PACKAGE]
     try:
         tool(fetch, work)

@@ -56,7 +56,9 @@ def parse(name: str, value: Value) -> Any:
     try:
         return json.loads(value, object_pairs_hook=without_repeats, parse_constant=no_number)
     except (ValueError, RecursionError) as error:
-        raise BadSample(Reason.BAD_METADATA, f"field {name!r}, which the recipe reads, is not JSON ({error})") from error
+        raise BadSample(
+            Reason.BAD_METADATA, f"field {name!r}, which the recipe reads, is not JSON ({error})"
+        ) from error
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 
 from ...digests import Json, digest
 from ...errors import Refused, UsageError
+from ..grid_names import make_known
 from .transformers_files import ModelFiles
 
 Family = Literal["causal", "image_text", "captioner"]
@@ -88,6 +89,7 @@ def read(files: ModelFiles) -> Reading:
     transformers = _transformers()
     if files.gguf:
         _require_gguf()
+    make_known(files.folder)
     options = {"local_files_only": True, "trust_remote_code": False, **_gguf(files)}
     with _explained(files):
         config = transformers.AutoConfig.from_pretrained(files.folder, **options)
