@@ -22,7 +22,7 @@ from .stamps import Stamp
 from .tars import tar_bytes
 
 Side = Literal["tuning", "held-out"]
-Picture = UInt8[np.ndarray, "height width 3"]
+Picture = UInt8[np.ndarray, "_ _ 3"]
 
 SIZE = 224
 """Of a scene, in pixels."""
@@ -61,15 +61,19 @@ class Placed:
 class Scene:
     """What a scene shows and what is written about it."""
 
-    key: str
+    side: Side
+    index: int
     photo: str
     things: Sequence[Placed]
     """In reading order."""
-    image: Picture
     alt: str
     """What a data set from the web might say."""
     alt_kind: str
     """file name | another thing | another language | words of a page | empty"""
+
+    @property
+    def key(self) -> str:
+        return f"{self.side}-{self.index:05d}"
 
     @property
     def short(self) -> str:
@@ -104,39 +108,41 @@ class SceneMaker:
 
     def __init__(self, stamps: Sequence[Stamp], photos: Mapping[str, Picture], seed: int = 0) -> None:
         self.stamps, self.seed = stamps, seed
-        self.pictures = [Image.fromarray(stamp.picture()) for stamp in stamps]
+        self.cut_outs = {stamp.name: Image.fromarray(stamp.picture()) for stamp in stamps}
         self.photos = {name: photos[name] for name in sorted(photos)}
 
     def scene(self, side: Side, index: int) -> Scene:
         """Number `index` of a side."""
         draw = Draw("scene", self.seed, side, index)
-        chosen = self.choose(draw, side)
-        layouts = LAYOUTS[len(chosen)]
-        things = list(zip(layouts[draw.below(len(layouts))], chosen, strict=True))
+        stamps = self.choose(draw, side)
+        layouts = LAYOUTS[len(stamps)]
+        things = [Placed(*pair) for pair in zip(stamps, layouts[draw.below(len(layouts))], strict=True)]
         photo = list(self.photos)[draw.below(len(self.photos))]
-        image = self.render(draw, self.photos[photo], things)
-        placed = [Placed(self.stamps[number], place) for place, number in things]
-        alt_kind, alt = self.poor_text(Draw("alt", self.seed, side, index), placed)
-        return Scene(f"{side}-{index:05d}", photo, placed, image, alt, alt_kind)
+        alt_kind, alt = self.poor_text(Draw("alt", self.seed, side, index), things)
+        return Scene(side, index, photo, things, alt, alt_kind)
 
-    def choose(self, draw: Draw, side: Side) -> list[int]:
+    def choose(self, draw: Draw, side: Side) -> list[Stamp]:
         """One or two cut-outs with two names, whose pair belongs to the side."""
         if draw.below(ALONE_SHARE) == 0:
-            return [draw.below(len(self.stamps))]
+            return [self.drawn(draw)]
         while True:
-            first, second = draw.below(len(self.stamps)), draw.below(len(self.stamps))
-            names = self.stamps[first].caption, self.stamps[second].caption
-            if names[0] != names[1] and side_of_pair(*names) == side:
+            first, second = self.drawn(draw), self.drawn(draw)
+            if first.caption != second.caption and side_of_pair(first.caption, second.caption) == side:
                 return [first, second]
 
-    def render(self, draw: Draw, photo: Picture, things: Sequence[tuple[str, int]]) -> Picture:
-        canvas = background(draw, photo)
-        for place, number in things:
-            picture = self.pictures[number]
-            scale = draw.between(*LONGER_SIDE[len(things)]) / max(picture.size)
-            size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-            scaled = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-            left, top = (start(draw, at, side) for at, side in zip(MIDDLES[place], size, strict=True))
+    def drawn(self, draw: Draw) -> Stamp:
+        return self.stamps[draw.below(len(self.stamps))]
+
+    def picture(self, scene: Scene) -> Picture:
+        """The scene as it looks."""
+        draw = Draw("picture", self.seed, scene.side, scene.index)
+        canvas = background(draw, self.photos[scene.photo])
+        for placed in scene.things:
+            cut_out = self.cut_outs[placed.stamp.name]
+            scale = draw.between(*LONGER_SIDE[len(scene.things)]) / max(cut_out.size)
+            size = (max(1, round(cut_out.width * scale)), max(1, round(cut_out.height * scale)))
+            scaled = cut_out.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+            left, top = (start(draw, at, side) for at, side in zip(MIDDLES[placed.place], size, strict=True))
             canvas.alpha_composite(scaled, (left, top))
         return np.asarray(canvas.convert("RGB"))
 
@@ -200,21 +206,22 @@ def write_scenes(maker: SceneMaker, side: Side, count: int, folder: Path, shards
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(shards):
         scenes = (maker.scene(side, index) for index in range(number, count, shards))
-        files = {f"{scene.key}.{name}": data for scene in scenes for name, data in members(scene, side).items()}
+        files = {f"{scene.key}.{name}": data for scene in scenes for name, data in members(maker, scene).items()}
         write_if_changed(folder / f"{side}-{number:03d}.tar", tar_bytes(files))
     return folder
 
 
-def members(scene: Scene, side: Side) -> dict[str, bytes]:
+def members(maker: SceneMaker, scene: Scene) -> dict[str, bytes]:
     """The files of one sample by extension."""
-    gold = "" if side == "tuning" else "gold."
-    files = {
-        "jpg": jpeg(scene.image),
+    tuning = scene.side == "tuning"
+    gold = "" if tuning else "gold."
+    return {
+        "jpg": jpeg(maker.picture(scene)),
         "json": canonical_json(scene.facts()),
         f"{gold}short.txt": scene.short.encode(),
         f"{gold}long.txt": scene.long.encode(),
+        **({} if tuning else {"txt": scene.alt.encode()}),
     }
-    return files if side == "tuning" else {**files, "txt": scene.alt.encode()}
 
 
 def jpeg(image: Picture) -> bytes:

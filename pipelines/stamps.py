@@ -26,7 +26,8 @@ INSTALLED = Path("/") / PLACE
 ROOMS = ("animals", "food", "vehicles")
 """Of things that one can name by looking."""
 NAME = re.compile(r"(An?|Some) [A-Za-z' -]+")
-MOST_WORDS = 3
+MOST_WORDS = 2
+"""Of a name, its article among them."""
 LEAST_PIXELS = 80
 """Of the longer side: smaller drawings are not to be recognised."""
 SOLID = 16
@@ -52,16 +53,16 @@ class Stamp:
         return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def read_stamps(folder: Path, rooms: Sequence[str] = ROOMS) -> list[Stamp]:
-    """The stamps that can be named in a few plain words, sorted by name; raises UsageError where there are none."""
+def read_stamps(folder: Path, rooms: Sequence[str] = ROOMS, most_words: int = MOST_WORDS) -> list[Stamp]:
+    """The stamps that few plain words name, sorted by file; raises UsageError where there are none."""
     files = sorted(file for room in rooms for file in (folder / room).rglob("*.png"))
-    stamps = [stamp for file in files if (stamp := read_stamp(folder, file)) is not None]
+    stamps = [stamp for file in files if (stamp := read_stamp(folder, file, most_words)) is not None]
     if not stamps:
         raise UsageError(f"{folder} holds no stamps: expected NAME.png and NAME.txt below {', '.join(rooms)}.")
     return stamps
 
 
-def read_stamp(folder: Path, file: Path) -> Stamp | None:
+def read_stamp(folder: Path, file: Path, most_words: int) -> Stamp | None:
     """None where it is too small, opaque, or has no plain name."""
     described = file.with_suffix(".txt")
     if not described.is_file():
@@ -70,7 +71,7 @@ def read_stamp(folder: Path, file: Path) -> Stamp | None:
     caption = english.strip().removesuffix(".")
     with Image.open(file) as image:
         visible = max(image.size) >= LEAST_PIXELS and image.has_transparency_data
-    if not visible or not NAME.fullmatch(caption) or len(caption.split()) > MOST_WORDS:
+    if not visible or not NAME.fullmatch(caption) or len(caption.split()) > most_words:
         return None
     caption = caption[0].lower() + caption[1:]
     return Stamp(file.relative_to(folder).with_suffix("").as_posix(), caption, translated(others, caption), file)

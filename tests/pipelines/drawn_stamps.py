@@ -51,4 +51,4 @@ def small_maker(folder: Path, seed: int = 0) -> SceneMaker:
     """Scenes of drawn stamps over two plain photographs."""
     random = np.random.default_rng(0)
     photos = {name: random.integers(90, 166, (240, 320, 3), np.uint8) for name in ("noise", "more noise")}
-    return SceneMaker(read_stamps(write_stamps(folder)), photos, seed)
+    return SceneMaker(read_stamps(write_stamps(folder), most_words=3), photos, seed)
