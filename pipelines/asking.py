@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from relabel.errors import BadSample, DeviceFailed
 from relabel.labelers.engine_labeler import EngineLabeler, sample_of
+from relabel.labelers.engines.spending import Spent, minus
 from relabel.labelers.labeler import Batch
 from relabel.labels.shard_file import check_columns, label_columns
 from relabel.reasons import Reason
@@ -70,10 +71,18 @@ class EngineStage(Stage):
         super().__init__(job, index, device, ledger, watchdog)
         self._room, self._turns = asyncio.Semaphore(self.labeler.concurrency), Turns()
         self._lock, self._open = threading.Lock(), 0
+        self._told: Spent = {}
 
     def close(self) -> None:
         if self.refusal is None:
             self.labeler.close()
+
+    def spent(self) -> Spent:
+        """Of all requests that ended since the last call, whichever part they belong to."""
+        with self._lock:
+            spent = self.labeler.engine.spent()
+            self._told, told = spent, self._told
+        return minus(spent, told)
 
     @contextlib.contextmanager
     def guarded(self, unit: Unit) -> Iterator[Verdict]:

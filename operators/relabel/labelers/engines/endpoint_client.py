@@ -54,7 +54,7 @@ class Course:
     def backoff(self, failures: int) -> float:
         """Anything up to a bound that doubles: requests that failed together do not come back together."""
         bound = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** min(failures, 16))
-        return bound * int(digest([os.getpid(), self.number, self.attempts])[:12], 16) / 16**12
+        return bound * (int(digest([os.getpid(), self.number, self.attempts])[:12], 16) / float(16**12))
 
 
 class Endpoint(Engine):
