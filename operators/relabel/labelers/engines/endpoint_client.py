@@ -53,7 +53,7 @@ class Course:
 
     def backoff(self, failures: int) -> float:
         """Anything up to a bound that doubles: requests that failed together do not come back together."""
-        bound = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** min(failures, 16))
+        bound = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(failures, 16))
         return bound * (int(digest([os.getpid(), self.number, self.attempts])[:12], 16) / float(16**12))
 
 
@@ -156,7 +156,7 @@ class Endpoint(Engine):
         """
         answers = self._presence.answers
         if failure.away:
-            self._presence.doubt(failure.refused)
+            self._presence.doubt(broken=True, refused=failure.refused)
         await asyncio.sleep(max(failure.after or 0.0, course.backoff(course.own)))
         await self._presence.judge(answers)
         if self._presence.outages == course.outages_before:

@@ -39,8 +39,8 @@ class Pace:
     async def wait(self, tokens: int) -> None:
         """Returns when one more request of about so many tokens may go out."""
         moments = [
-            self._requests.book(1) if self._requests else 0.0,
-            self._tokens.book(tokens) if self._tokens else 0.0,
+            self._requests.book(1.0) if self._requests else 0.0,
+            self._tokens.book(float(tokens)) if self._tokens else 0.0,
         ]
         if (rest := max(moments) - time.monotonic()) > 0:
             await asyncio.sleep(rest)
@@ -48,4 +48,4 @@ class Pace:
     def used(self, tokens: int, booked: int) -> None:
         """An answer told how many tokens it took."""
         if self._tokens:
-            self._tokens.correct(tokens - booked)
+            self._tokens.correct(float(tokens - booked))

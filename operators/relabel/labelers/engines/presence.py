@@ -14,7 +14,7 @@ from ...errors import EngineUnreachable
 DOUBT_SECONDS = 0.5
 """In a busy engine somebody is answered before; else a probe is sent."""
 FIRST_PROBE_SECONDS = 0.05
-"""From the moment that the service is known to be away."""
+"""After a connection broke or was refused: a service that ended must not be back before it was missed."""
 PROBE_SHARE = 0.1
 """The next probe goes out when the service has been away for so much longer: what waiting costs is in proportion."""
 MAX_PROBE_SECONDS = 5.0
@@ -44,11 +44,13 @@ class Presence:
         self.away = False
         self._answered.set()
 
-    def doubt(self, refused: bool = False) -> None:
-        """Something went wrong. `refused`: nobody listens, which needs no second opinion."""
+    def doubt(self, broken: bool = False, refused: bool = False) -> None:
+        """Something went wrong. `broken`: with the connection, it seems; `refused`: nobody listens, which needs no
+        second opinion.
+        """
         if self._asking is None:
             self._answered.clear()
-            self._asking = asyncio.ensure_future(self._ask(FIRST_PROBE_SECONDS if refused else DOUBT_SECONDS))
+            self._asking = asyncio.ensure_future(self._ask(FIRST_PROBE_SECONDS if broken else DOUBT_SECONDS))
             self._asking.add_done_callback(self._asked)
         if refused:
             self._gone()
