@@ -41,6 +41,8 @@ class Account:
     """Summed time from a request's arrival to its end, whatever end it was."""
     down_seconds: float
     """From a crash until it listened again, summed."""
+    wall_seconds: float
+    """From the first request's arrival to the last one's end."""
     troubles: Mapping[str, int]
 
 
@@ -100,6 +102,8 @@ class ChatServer:
             peak=max((line["open"] for line in lines if line["event"] == "take"), default=0),
             busy_seconds=float(sum(line["seconds"] for line in done) + sum(line.get("cut", 0) for line in lines)),
             down_seconds=float(sum(back - gone for gone, back in zip(crashes, returns, strict=False))),
+            wall_seconds=max((line["at"] for line in done), default=0.0)
+            - min((line["at"] for line in lines if line["event"] == "take"), default=0.0),
             troubles=collections.Counter(line["trouble"] for line in done if line["trouble"]),
         )
 

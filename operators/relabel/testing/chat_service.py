@@ -73,7 +73,7 @@ class Service:
         body = await reader.readexactly(int(names.get("content-length", "0")))
         number, self.taken = self.taken, self.taken + 1
         self.open[number] = time.monotonic()
-        self.write(event="take", number=number, open=len(self.open))
+        self.write(event="take", at=time.time(), number=number, open=len(self.open))
         if self.taken in self.behaviour.crash_at or self.trouble(number, body) == "crash":
             now = time.monotonic()
             self.write(event="crash", at=time.time(), cut=sum(now - begun for begun in self.open.values()))
@@ -106,7 +106,9 @@ class Service:
             first = f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\nContent-Length: {len(data)}\r\n{after}\r\n"
             writer.write(first.encode() + (data[: len(data) // 2] if trouble == "half" else data))
         seconds = time.monotonic() - self.open.pop(number)
-        self.write(event="done", number=number, trouble=trouble, status=status, seconds=seconds, **tokens)
+        self.write(
+            event="done", at=time.time(), number=number, trouble=trouble, status=status, seconds=seconds, **tokens
+        )
         return trouble not in ("timeout", "reset", "half")
 
     def trouble(self, number: int, body: bytes) -> str:
