@@ -26,8 +26,6 @@ from .labelling import LabelStage, Stage
 from .ledger import Keeper, Unit, Verdict
 from .watchdog import Watchdog, leave
 
-LEAD = 1.5
-"""Samples that lie ready, as a multiple of those that an engine answers at a time."""
 TRUSTED_DEATHS = 1
 """A part whose process died so often is asked as a whole once more: one sample at a time leaves an engine idle."""
 
@@ -165,9 +163,9 @@ async def gathered(coroutines: Sequence[Any]) -> list[Any]:
         raise
 
 
-def parts_in_flight(concurrency: int, part_rows: int) -> int:
-    """Of one actor: enough for `LEAD`, one that ends with a slow answer, and one that is written."""
-    return math.ceil(LEAD * concurrency / part_rows) + 2
+def parts_in_flight(concurrency: int, part_rows: int, lead: float = 1.5) -> int:
+    """Of one actor: enough for its `lead`, one that ends with a slow answer, and one that is written."""
+    return math.ceil(lead * concurrency / part_rows) + 2
 
 
 def open_stage(

@@ -7,7 +7,7 @@ Ideal: the time that it spent on requests, planted failures included, divided by
 time that it was away. Its own clock measured both, and how many were open. Once by the engine alone, in one process;
 once by `run`, where the wall time is from the first request to the last, without Ray's start and the commit.
 
-REQUESTS (10,000) and AT_ONCE (32) change it. The client takes about 0.8 ms of one core per request, and so does the
+REQUESTS (10,000) and AT_ONCE (16) change it. The client takes about 0.8 ms of one core per request, and so does the
 server: a machine that is busy otherwise gives neither enough.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 
 from measure import report, talk
 
-REQUESTS, AT_ONCE = int(os.environ.get("REQUESTS", "10000")), int(os.environ.get("AT_ONCE", "32"))
+REQUESTS, AT_ONCE = int(os.environ.get("REQUESTS", "10000")), int(os.environ.get("AT_ONCE", "16"))
 LATENCY_SECONDS, TIMEOUT_SECONDS = 0.1, 2.0
 TROUBLES = {"throttle": 0.0125, "error": 0.0125, "malformed": 0.0125, "timeout": 0.0125}
 PRICE = {"prompt": 0.15, "completion": 0.6}

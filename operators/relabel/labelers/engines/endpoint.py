@@ -18,6 +18,8 @@ from .protocol import Engine, EngineConfig
 
 WAITING_SHARE = 1.5
 """Requests per open one: while some wait to be sent again, others are open."""
+LEAD = 12.0
+"""Requests that time out or are asked to wait take some twenty times as long as others, and most parts have one."""
 
 
 class Price(Parameters):
@@ -77,6 +79,10 @@ class EndpointConfig(EngineConfig):
     @property
     def concurrency(self) -> int:
         return math.ceil(WAITING_SHARE * self.at_once) + 2
+
+    @property
+    def lead(self) -> float:
+        return LEAD
 
     @property
     def logprobs(self) -> bool:

@@ -157,6 +157,13 @@ class EngineConfig(Parameters, ABC):
         """Requests that keep the engine busy at a time."""
 
     @property
+    def lead(self) -> float:
+        """Samples that an actor holds, as a multiple of `concurrency`: those that are asked, those that lie ready, and
+        those that are done and wait for slow ones of their part. More where slow ones are common and very slow.
+        """
+        return 1.5
+
+    @property
     @abstractmethod
     def logprobs(self) -> bool:
         """Whether replies carry log-probabilities."""
