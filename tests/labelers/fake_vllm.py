@@ -50,6 +50,10 @@ class Record:
         assert set(fields) <= set(self.names), fields
         self.__dict__.update(fields)
 
+    def __getattr__(self, name: str) -> Any:
+        """What was not given; and what type checkers do not know of."""
+        raise AttributeError(name)
+
 
 class SamplingParams(Record):
     names = ("max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "stop", "seed", "logprobs",
@@ -163,11 +167,11 @@ class AsyncLLM:
 
 def answer(words: list[str], params: SamplingParams) -> RequestOutput:
     """The end token is 0, given where there is room."""
-    cut = len(words) >= params.max_tokens  # type: ignore[attr-defined]
-    said = words[: params.max_tokens]  # type: ignore[attr-defined]
+    cut = len(words) >= params.max_tokens
+    said = words[: params.max_tokens]
     tokens = [len(word) for word in said] + ([] if cut else [0])
     steps = [{token: Logprob(-0.5 * token), 99: Logprob(-9.0)} for token in tokens]
-    finish, kept = ("length" if cut else "stop"), (steps if params.logprobs is not None else None)  # type: ignore[attr-defined]
+    finish, kept = ("length" if cut else "stop"), (steps if params.logprobs is not None else None)
     output = CompletionOutput(" ".join(said).upper(), tokens, kept, finish)
     return RequestOutput(list(range(len(words))), [output])
 

@@ -84,7 +84,7 @@ def answer(**choice: Any) -> dict[str, Any]:
     return {"choices": [{"finish_reason": "stop", **choice}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 
 
-def said(text: str | None, **choice: Any) -> dict[str, Any]:
+def said(text: Any, **choice: Any) -> dict[str, Any]:
     return answer(message={"role": "assistant", "content": text}, **choice)
 
 
@@ -111,7 +111,7 @@ def test_a_choice_is_taken_out_of_its_wrapping() -> None:
     "content",
     [
         [], {}, {"choices": []}, {"choices": [3]}, {"choices": [{}]}, {"choices": [{"message": {}}]},
-        {"error": "overloaded"}, said("x", finish_reason="abort"), said([1]),  # type: ignore[arg-type]
+        {"error": "overloaded"}, said("x", finish_reason="abort"), said([1]),
     ],
 )  # fmt: skip
 def test_an_answer_that_is_none_is_unreadable(content: Any) -> None:

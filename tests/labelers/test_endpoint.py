@@ -144,7 +144,7 @@ def test_a_model_that_is_not_there_ends_the_run(serve: Serve) -> None:
 
 
 def test_who_asks_to_wait_is_waited_for(serve: Serve) -> None:
-    server = serve(troubles={"throttle": 0.3}, retry_after="1", seed=3)
+    server = serve(troubles={"throttle": 0.15}, retry_after="1", seed=3)
     outcomes, _ = asked(server.url, [ask(f"w{row}") for row in range(20)], at_once=20, attempts=1)
     assert all(isinstance(each, Reply) for each in outcomes)
     lines = [line for line in server.lines() if line["event"] == "done"]
@@ -170,7 +170,7 @@ def test_crashes_cost_no_sample_and_only_probes_go_out_while_it_is_away(serve: S
     assert server.lives == 3
     assert account.down_seconds > 1.4
     # Beyond those that it took: 12 that knocked at a closed door at once, twice, and some probes.
-    assert spent["attempts"] - account.requests < 60  # type: ignore[operator]
+    assert int(spent["attempts"]) - account.requests < 60
 
 
 def test_nobody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,17 +214,17 @@ def test_budgets_are_kept_and_spread(serve: Serve) -> None:
     asked(server.url, [ask(f"w{row}") for row in range(11)], requests_per_minute=600.0)
     assert time.monotonic() - begun >= 1.0
     begun = time.monotonic()
-    # 12 characters and 24 of answer are told by the server for each, whatever was booked before.
-    asked(server.url, [ask("twelve chars") for _ in range(6)], at_once=1, tokens_per_minute=1560.0)
-    assert 3.0 <= time.monotonic() - begun < 12
+    # The server tells of 12 tokens and 14 of answer for each, whatever was booked before: 0.5 s.
+    asked(server.url, [ask("twelve chars") for _ in range(5)], at_once=1, tokens_per_minute=3120.0)
+    assert 1.0 <= time.monotonic() - begun < 12
 
 
 def test_the_price_is_what_the_server_told_to_the_last_digit(serve: Serve) -> None:
-    troubles = {"throttle": 0.05, "error": 0.05, "malformed": 0.05, "empty": 0.1, "half": 0.05}
-    server = serve(latency_seconds=0.005, troubles=troubles, crash_at=(80,), down_seconds=0.3, retry_after="0")
-    requests = [ask(f"word number {row}", row) for row in range(150)]
+    troubles = {"throttle": 0.05, "error": 0.05, "malformed": 0.05, "empty": 0.1, "half": 0.03}
+    server = serve(latency_seconds=0.005, troubles=troubles, crash_at=(60,), down_seconds=0.3, retry_after="0")
+    requests = [ask(f"word number {row}", row) for row in range(120)]
     outcomes, engine = asked(server.url, requests, 30, at_once=10, price={"prompt": 0.15, "completion": 0.6})
-    assert texts(outcomes) == [f"WORD NUMBER {row}#{row}" for row in range(150)]
+    assert texts(outcomes) == [f"WORD NUMBER {row}#{row}" for row in range(120)]
     account, spent = server.account(), engine.spent()
     assert account.troubles["empty"]
     told = account.prompt_tokens, account.completion_tokens

@@ -1,6 +1,7 @@
 """vLLM engine against an engine with vLLM's interface and no model: what it is asked, and what its answers become."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def test_all_gpus_of_the_actor_hold_one_model(model: str, monkeypatch: pytest.Mo
         "gpu_memory_utilization": 0.5,
     }  # fmt: skip
     asked(model, [], engine_args={"tensor_parallel_size": 1})
-    assert engine().args.tensor_parallel_size == 1  # type: ignore[attr-defined]
+    assert engine().args.tensor_parallel_size == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     asked(model, [])
     assert "tensor_parallel_size" not in engine().args.__dict__
@@ -147,8 +148,8 @@ def test_without_vllm_or_a_gpu_it_says_what_to_do(model: str, monkeypatch: pytes
     facts = config.inspect()
     with pytest.raises(UsageError, match=r"resources\.gpus"):
         config.open(facts, "cpu", compute_batch=8, threads=1)
-    for name in [name for name in __import__("sys").modules if name.partition(".")[0] == "vllm"]:
-        monkeypatch.setitem(__import__("sys").modules, name, None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UsageError, match="constraints-vllm.txt"):
         config.open(facts, "cuda", compute_batch=8, threads=1)
 
