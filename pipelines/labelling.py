@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from relabel.errors import BadSample, DeviceFailed, DeviceFull, RelabelError
+from relabel.labelers.engines.spending import Spent
 from relabel.labelers.failures import calling
 from relabel.labelers.labeler import Batch
 from relabel.labelers.packing import unpack
@@ -74,6 +75,8 @@ class Stage(ABC):
         if failures:
             rows = with_failures(rows, {int(alive[place]): error for place, error in failures.items()})
         header.numerics[label] = self.numerics
+        if spent := self.spent():
+            header.spent[label] = spent
         header.seconds["infer"] = header.seconds.get("infer", 0.0) + round(time.perf_counter() - begun, 6)
         return (
             part.drop_columns([f"prepared_{label}", "header", "rows"])
@@ -97,6 +100,10 @@ class Stage(ABC):
     def close(self) -> None:
         """Let go of what `load` took, where the process goes on."""
         return
+
+    def spent(self) -> Spent:
+        """What was used since the last call."""
+        return {}
 
     @abstractmethod
     def guarded(self, unit: Unit) -> contextlib.AbstractContextManager[Verdict]:

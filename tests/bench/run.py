@@ -11,6 +11,8 @@ actor gets. CPU seconds are the least of several turns; wall times are given apa
                    hands the arrays through an actor that does nothing
     tar            CPU of reading tar shards against webdataset and tarfile, by layer
     label_maps     bytes per sample and CPU of writing and reading the maps of a real network, by format and layout
+    endpoint       10,000 captions against a server on loopback with 100 ms latency, 5 % failures of all kinds and two
+                   crashes: by the engine alone, and by a run (REQUESTS, AT_ONCE); only where it is named
     startup        a run on an empty store, split into what it waits for
     scale          time and memory of stores of 100,000 shards (SHARDS, S3_SHARDS), only where it is named
     soak           peak memory and spilling of a run over GB=20 against one over a tenth, only where it is named
@@ -41,10 +43,11 @@ BENCHES = {
     "overhead": "overhead.py",
     "steady_state": "steady_state.py",
     "startup": "startup.py",
+    "endpoint": "endpoint_rate.py",
     "scale": "scale.py",
     "soak": "soak.py",
 }
-LONG = ("scale", "soak")
+LONG = ("scale", "soak", "endpoint")
 """Only where they are named."""
 MARK = "<!-- newest first -->\n"
 
