@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from relabel.errors import BadSample, DeviceFailed, DeviceFull, RelabelError
-from relabel.labelers.failures import described
+from relabel.labelers.failures import described, is_device_failure, is_out_of_memory
 from relabel.reasons import Reason
 from relabel.redaction import redacted
 
@@ -51,17 +51,3 @@ def blamed(error: Exception | SystemExit, module: str) -> BadSample:
         raise DeviceFailed(f"the accelerator failed: {first}") from error
     detail = redacted(described(error, module))  # before it is cut: half a secret is not found
     return BadSample(Reason.OPERATOR_ERROR, detail[:DETAIL_CHARACTERS])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Of the device or of the machine; without importing torch."""
-    return isinstance(error, MemoryError) or "OutOfMemoryError" in names_of(error)
-
-
-def is_device_failure(error: BaseException) -> bool:
-    """Whether torch says that the accelerator is at fault, and every later call will fail; without importing torch."""
-    return "AcceleratorError" in names_of(error) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
-
-
-def names_of(error: BaseException) -> set[str]:
-    return {cls.__name__ for cls in type(error).__mro__}

@@ -22,6 +22,11 @@ LITE_NETS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 TRANSFORMERS, TIMM, TORCHVISION = "transformers", "timm", "torchvision"
 CONFIGURATION = ("config.json", "preprocessor_config.json")
 HUB_FILES = (*CONFIGURATION, "*.safetensors", "*.safetensors.index.json")
+TEXT_FILES = (
+    "generation_config.json", "processor_config.json", "tokenizer*.json", "added_tokens.json",
+    "special_tokens_map.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
+)  # fmt: skip
+"""What a model of text has besides."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,10 +79,13 @@ def local_checkpoint(model: str) -> Checkpoint | None:
     return _folder_checkpoint(folder) if folder.is_dir() else None
 
 
-def find_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
-    """The checkpoint, fetched where the hub has it (at `revision`, if given); raises UsageError where it is not."""
+def find_checkpoint(model: str, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Checkpoint:
+    """The checkpoint, fetched where the hub has it (at `revision`, if given); raises UsageError where it is not.
+
+    `files` are patterns of what is fetched of a model of transformers.
+    """
     if model.startswith(HUB_PREFIX):
-        return _fetch(model.removeprefix(HUB_PREFIX), revision)
+        return _fetch(model.removeprefix(HUB_PREFIX), revision, files)
     if model.startswith(TIMM_PREFIX):
         name = model.removeprefix(TIMM_PREFIX)
         return _fetch(name if "/" in name else f"timm/{name}", revision)
@@ -134,7 +142,7 @@ def _listing(folder: Path) -> Sequence[str]:
     return sorted(path.name for path in folder.iterdir())[:10]
 
 
-def _fetch(name: str, revision: str | None) -> Checkpoint:
+def _fetch(name: str, revision: str | None, files: Sequence[str] = HUB_FILES) -> Checkpoint:
     """The snapshot folder's name is the commit that the revision resolved to."""
     repository, _, wanted = name.partition("@")
     try:
@@ -142,7 +150,7 @@ def _fetch(name: str, revision: str | None) -> Checkpoint:
     except ImportError as error:
         raise UsageError("hub models need transformers. Run `pip install transformers`.") from error
     try:
-        folder = snapshot_download(repository, revision=revision or wanted or None, allow_patterns=list(HUB_FILES))
+        folder = snapshot_download(repository, revision=revision or wanted or None, allow_patterns=list(files))
     except (OSError, ValueError) as error:
         raise UsageError(
             f"the hub did not give {repository!r} (revision {revision or wanted or 'main'}), and it is not in the "

@@ -16,6 +16,8 @@ from .engines.loop import Loop
 from .engines.protocol import Engine, EngineConfig
 from .labeler import Batch, Labeler, Labels, P
 
+UNIDENTIFIED = ("revision",)
+"""Facts of an engine that are kept for people and for fetching; the digests beside them are the identity."""
 SampleCells = Mapping[str, Any]
 """One sample as `prepare` made it: arrays by name, text as str; and the columns of the labels that are read."""
 
@@ -59,7 +61,8 @@ class EngineLabeler(Labeler[P]):
     def identity(self) -> dict[str, Json]:
         """The parameters, with what of the engine can change an answer, and the facts."""
         parameters = self.parameters.model_dump(mode="json")
-        return {"parameters": {**parameters, "engine": self.engine_config.identity()}, **self.facts}
+        engine = {name: fact for name, fact in self.facts["engine"].items() if name not in UNIDENTIFIED}
+        return {"parameters": {**parameters, "engine": self.engine_config.identity()}, **self.facts, "engine": engine}
 
     def load(self, device: str) -> None:
         self.loop = Loop()

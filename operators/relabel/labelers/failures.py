@@ -29,6 +29,22 @@ def described(error: BaseException, module: str) -> str:
     return f"{type(error).__name__}: {error}" + (f" ({place})" if place else "")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of the device or of the machine; without importing torch, whose CPU allocator raises a RuntimeError."""
+    return (
+        isinstance(error, MemoryError) or "OutOfMemoryError" in names_of(error) or "can't allocate memory" in str(error)
+    )
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Whether torch says that the accelerator is at fault, and every later call will fail; without importing torch."""
+    return "AcceleratorError" in names_of(error) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+
+
+def names_of(error: BaseException) -> set[str]:
+    return {cls.__name__ for cls in type(error).__mro__}
+
+
 @contextlib.contextmanager
 def calling(cls: type[Any], method: str) -> Iterator[None]:
     """Raises RelabelError, naming operator, method and line, for whatever an operator's own code did not foresee."""
