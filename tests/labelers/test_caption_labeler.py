@@ -213,7 +213,7 @@ def test_the_defaults_are_part_of_the_meaning() -> None:
             "short.prompt: the prompt speaks of 'old', which it is not given",
         ),
         ({"styles": {"short": {"prompt": "{{ old"}}}, "no template, line 1"),
-        ({"fields": ["a-b"]}, "names that a prompt can speak of"),
+        ({"fields": ["a-b"]}, "'a-b' is no name that a prompt can speak of"),
         ({"fields": ["old"]}, "none of its own such as old"),
         ({"guards": {"refusals": "off"}}, "guards.refusals"),
         ({"guards": {"refusal": "drop"}}, "guards.refusal"),

@@ -121,5 +121,5 @@ def name_of(language: str | None) -> str:
 def check_code(language: str) -> str:
     """Raises ValueError where it is no ISO 639 code (`en`, not `English`)."""
     if not CODE.fullmatch(language):
-        raise ValueError(f"expected an ISO 639 code such as en, de or zh, got {language!r}")
+        raise ValueError("expected an ISO 639 code such as en, de or zh")
     return language
