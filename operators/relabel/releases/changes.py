@@ -42,10 +42,10 @@ class Comparison:
     first: Int64[np.ndarray, " classes1"] = dataclasses.field(default_factory=no_classes)
     second: Int64[np.ndarray, " classes2"] = dataclasses.field(default_factory=no_classes)
     """Common id of each class of one side; one more at the end for what is ignored."""
-    styles: tuple[str, ...] = ()
-    """Of captions, those that both sides have."""
     notes: tuple[str, ...] = ()
     """What a person must know of it."""
+    styles: tuple[str, ...] = ()
+    """Of captions, those that both sides have."""
 
 
 @dataclasses.dataclass
