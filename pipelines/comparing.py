@@ -23,6 +23,8 @@ from .agreement import (
     mean_agreement,
     old_class,
 )
+from .caption_pairs import CaptionPair
+from .caption_pairs import render as render_captions
 from .clock import Clock
 from .gallery import old_label
 from .in_process import Trial, label_samples
@@ -34,7 +36,7 @@ from .readings import Classified, Reading, read
 from .recipe import Recipe
 from .sampling import Found, Sampling, parse_condition, take
 from .side_by_side import Pair, render
-from .trying import MOST_DRAWN, check_place, evenly, narrowed, with_source
+from .trying import MOST_DRAWN, check_place, evenly, narrowed, old_caption, with_source
 
 MOST_TOLD = 3
 """Parameters that the head of a column names."""
@@ -198,7 +200,7 @@ def compare(
     clock.lap("label")
     classes = common_classes(a, b)
     samples = compare_samples(sampling, (a, b), classes)
-    picture = draw(sampling, (a, b), samples, classes, Path(out or f"{a.name}-compare.png")) if classes else None
+    picture = picture_of(sampling, (a, b), samples, classes, Path(out or f"{a.name}-compare.png"))
     clock.lap("draw")
     return Comparison(
         sampling=sampling,
@@ -233,13 +235,19 @@ def compare_samples(sampling: Sampling, sides: tuple[Side, Side], classes: Corre
         raise TooManyDeadLetters(
             f"none of the {len(pairs)} samples was labelled by both recipes. Try each alone (`relabel try`) to see why."
         )
-    return [compare_sample(sampling, found, pair, classes) for found, pair in zip(sampling.found, pairs, strict=True)]
+    rows = zip(sampling.found, pairs, sides[0].trial.labels, strict=True)
+    return [compare_sample(sampling, found, pair, classes, old_caption(labels)) for found, pair, labels in rows]
 
 
 def compare_sample(
-    sampling: Sampling, found: Found, pair: tuple[Reading | None, Reading | None], classes: Correspondence | None
+    sampling: Sampling,
+    found: Found,
+    pair: tuple[Reading | None, Reading | None],
+    classes: Correspondence | None,
+    caption: str | None,
 ) -> Compared:
-    old = old_label(sampling.source, found.sample, classes.names if classes and classes.same_classes else ())
+    """`caption` is what the sample's caption was, where the first label knows it."""
+    old = old_label(sampling.source, found.sample, classes.names if classes and classes.same_classes else ()) or caption
     shared = shared_classes(pair, classes)
     return Compared(
         found=found,
@@ -285,6 +293,29 @@ def notes(jobs: Sequence[Job], sides: tuple[Side, Side], classes: Correspondence
         yield "the two ran on different devices or threads: the times do not compare"
 
 
+def picture_of(
+    sampling: Sampling, sides: tuple[Side, Side], samples: Sequence[Compared], classes: Correspondence | None, out: Path
+) -> Path | None:
+    """None where the labels are of kinds that cannot be drawn side by side."""
+    if classes is not None:
+        return draw(sampling, sides, samples, classes, out)
+    if any(side.contract.styles is None for side in sides):
+        return None
+    both = [row for row, labels in enumerate(zip(*(side.trial.labels for side in sides), strict=True)) if all(labels)]
+    pairs = [
+        CaptionPair(
+            photo(sampling.source, samples[row].found.sample),
+            samples[row].found.sample.key,
+            samples[row].old_label,
+            *(side.trial.labels[row][side.label] for side in sides),
+        )
+        for row in evenly(both, MOST_DRAWN)
+    ]
+    same = sum(len({*texts(each.readings)}) == 1 for each in samples if None not in each.readings)
+    render_captions(pairs, heads(*sides), f"{same} of {len(both)} samples have the same captions.", out)
+    return out
+
+
 def draw(
     sampling: Sampling, sides: tuple[Side, Side], samples: Sequence[Compared], classes: Correspondence, out: Path
 ) -> Path | None:
@@ -308,12 +339,21 @@ def draw(
 
 def heads(a: Side, b: Side) -> tuple[str, str]:
     """What the two columns of the picture are called: the parameters that differ, else the recipes' names."""
-    one, other = (side.trial.job.labelers[0].parameters.model_dump(mode="json") for side in (a, b))
+    one, other = (leaves(side.trial.job.labelers[0].parameters.model_dump(mode="json")) for side in (a, b))
     told = [name for name in one if name in other and one[name] != other[name]][:MOST_TOLD]
     if not told:
         return a.name, b.name
     first, second = (", ".join(spoken(name, each[name]) for name in told) for each in (one, other))
     return first, second
+
+
+def leaves(parameters: Mapping[str, Json]) -> dict[str, Json]:
+    """`{"styles": {"short": {"top_k": 3}}}` as `{"styles.short.top_k": 3}`."""
+    found: dict[str, Json] = {}
+    for name, value in parameters.items():
+        inner = leaves(value) if isinstance(value, Mapping) else {}
+        found |= {f"{name}.{place}": leaf for place, leaf in inner.items()} or {name: value}
+    return found
 
 
 def spoken(name: str, value: Json) -> str:
@@ -339,7 +379,7 @@ def summary(samples: Sequence[Compared], a: Side, b: Side) -> str:
 
 
 def texts(pair: tuple[Reading | None, Reading | None]) -> list[str]:
-    return [reading.text for reading in pair if reading is not None]
+    return [reading.whole or reading.text for reading in pair if reading is not None]
 
 
 def mean(values: Iterable[float | None]) -> float | None:

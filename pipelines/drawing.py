@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 
+from relabel.labels.caption import Caption
 from relabel.labels.label_map import LabelMap
 from relabel.labels.mask import Mask
 
@@ -27,7 +28,7 @@ class PreviewSample:
 
     image: UInt8[np.ndarray, "height width 3"]
     """RGB, oriented as the label is; may be smaller than what was labelled."""
-    label: LabelMap | Mask
+    label: LabelMap | Mask | Caption
     class_names: Sequence[str]
     old_label: str | None
     """What the data set said; None where it said nothing."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from relabel.errors import BadShard, UsageError
+from relabel.labels.caption import Caption
 from relabel.labels.label_map import LabelMap
 from relabel.labels.mask import Mask
 from relabel.reasons import Status
@@ -65,9 +66,11 @@ def find(config: SourceConfig, shard: Shard, keys: set[str]) -> Iterator[Sample]
 
 
 def preview_sample(
-    config: SourceConfig, sample: Sample, value: LabelMap | Mask, class_names: Sequence[str], old: str | None
+    config: SourceConfig, sample: Sample, value: LabelMap | Mask | Caption, class_names: Sequence[str], old: str | None
 ) -> PreviewSample:
-    """One row; classes without names are called by their numbers."""
+    """One row; classes without names are called by their numbers. A caption knows best what the old one was."""
+    if isinstance(value, Caption):
+        return PreviewSample(photo(config, sample), value, (), old if value.old is None else value.old, sample.key)
     count = value.num_classes if isinstance(value, Mask) else value.classes
     return PreviewSample(
         image=photo(config, sample),

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from relabel.errors import UsageError
 from relabel.labels.contract import LabelContract
 
-from . import map_rows, mask_rows
+from . import caption_rows, map_rows, mask_rows
 from .drawing import DPI, FAINT, PNG, STYLE, PreviewSample
 
 ROW_INCHES, WIDTH_INCHES = 2.55, 11.0
@@ -28,6 +28,7 @@ class Kind(NamedTuple):
 
 
 KINDS: Mapping[str, Kind] = {
+    "caption": Kind(caption_rows.draw_rows, caption_rows.NOTE),
     "label_map": Kind(map_rows.draw_rows, map_rows.NOTE),
     "mask": Kind(mask_rows.draw_rows, mask_rows.NOTE),
 }
@@ -36,7 +37,12 @@ KINDS: Mapping[str, Kind] = {
 
 def drawable(contracts: Mapping[str, LabelContract]) -> str | None:
     """The first label of a kind that can be drawn."""
-    return next((name for name, contract in contracts.items() if contract.kind in KINDS), None)
+    return next((name for name, contract in contracts.items() if can_be_drawn(contract)), None)
+
+
+def can_be_drawn(contract: LabelContract) -> bool:
+    """Plain text without styles is not: nothing is known of its columns."""
+    return contract.kind in KINDS and (contract.kind != "caption" or contract.styles is not None)
 
 
 def render(samples: Sequence[PreviewSample], out: Path, kind: str = "label_map") -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from relabel.labels.caption import Caption
 from relabel.labels.contract import LabelContract
 from relabel.labels.label_map import LabelMap
 from relabel.labels.mask import Mask
@@ -63,6 +64,8 @@ class Reading:
     """For a table."""
     classified: Classified | None = None
     """None where the label is of another kind."""
+    whole: str = ""
+    """What is compared, where `text` is only its beginning."""
 
 
 def read(contract: LabelContract, class_names: Sequence[str], value: Any) -> Reading:
@@ -105,6 +108,18 @@ def read_classes(contract: LabelContract, class_names: Sequence[str], columns: M
     return Reading(text, Classified(masses, ids[:1, None].astype(np.int64), scores[:1, None].astype(np.float64)))
 
 
+def read_caption(contract: LabelContract, class_names: Sequence[str], caption: Caption | Mapping[str, Any]) -> Reading:
+    """Each style's text, cut short, and its flags."""
+    if not isinstance(caption, Caption):
+        return read_columns(contract, caption)
+    texts = []
+    for style, text in caption.texts.items():
+        name = f"{style}: " if len(caption.texts) > 1 else ""
+        flags = f" [{', '.join(text.flags)}]" if text.flags else ""
+        texts.append(f"{name}{show(text.text)}{flags}")
+    return Reading("; ".join(texts), whole="\n".join(text.text for text in caption.texts.values()))
+
+
 def read_columns(contract: LabelContract, columns: Mapping[str, Any]) -> Reading:
     """The columns as text."""
     shown = [f"{name.removeprefix(contract.name + '_')} {show(value)}" for name, value in columns.items()]
@@ -112,6 +127,7 @@ def read_columns(contract: LabelContract, columns: Mapping[str, Any]) -> Reading
 
 
 READERS: Mapping[str, Callable[[LabelContract, Sequence[str], Any], Reading]] = {
+    "caption": read_caption,
     "label_map": read_label_map,
     "mask": read_mask,
     "classes": read_classes,

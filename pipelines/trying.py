@@ -8,6 +8,7 @@ from typing import Any
 from relabel.digests import Json
 from relabel.errors import UsageError
 from relabel.labelers.lock import Lock
+from relabel.labels.caption import Caption
 from relabel.shards.source import SourceConfig
 from relabel.shards.where import Condition
 
@@ -145,7 +146,13 @@ def with_source(job: Job, source: SourceConfig) -> Job:
 def old_labels(trial: Trial, sampling: Sampling) -> list[str | None]:
     """What the data set says of each sample, by name where it is an index into the first label's classes."""
     names = next((names for labeler in trial.job.labelers if (names := trial.class_names(labeler.label))), ())
-    return [old_label(sampling.source, found.sample, names) for found in sampling.found]
+    said = [old_label(sampling.source, found.sample, names) for found in sampling.found]
+    return [old or old_caption(labels) for old, labels in zip(said, trial.labels, strict=True)]
+
+
+def old_caption(labels: Mapping[str, Any]) -> str | None:
+    """What a caption keeps of the one before it."""
+    return next((label.old for label in labels.values() if isinstance(label, Caption) and label.old), None)
 
 
 def described(job: Job, labels: Mapping[str, Any]) -> dict[str, str]:

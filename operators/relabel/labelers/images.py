@@ -227,3 +227,13 @@ def resize_square(
         pixels, (size, size), mode=interpolation, align_corners=False, antialias=True
     )
     return np.ascontiguousarray(scaled[0].permute(1, 2, 0).numpy())
+
+
+def fitted(image: Rgb, longest: int) -> UInt8[np.ndarray, "height width 3"]:
+    """The whole image, shrunk (bicubic, antialiased) so that no side is longer than `longest`; never enlarged."""
+    height, width, _ = image.shape
+    if max(height, width) <= longest:
+        return image
+    scale = longest / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))

@@ -144,6 +144,11 @@ class LabelContract(Declaration):
     over all cells is the classifier's own answer; class_token: the classifier reads a token that is no cell."""
     engine_error: EngineError | None = None
     """None where the labels were computed by torch in fp32."""
+    styles: tuple[str, ...] | None = None
+    """Captions: what is said of every sample, in order (see `labels.caption`); None: plain text columns."""
+    reproducible: bool | None = None
+    """Of labels that an engine wrote: whether equal requests get bit-equal answers on equal hardware. None: no engine
+    was asked."""
 
     def column(self, suffix: str) -> Column:
         """The column `<name>_<suffix>`."""

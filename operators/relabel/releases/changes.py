@@ -5,7 +5,7 @@ Classes are the same where their class maps are one, else where their names are 
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +34,7 @@ class Comparison:
     """How one label of two releases is compared."""
 
     kind: str
-    """cells | classes | pixels | values | nothing."""
+    """cells | classes | pixels | texts | values | nothing."""
     before: LabelContract | None = None
     after: LabelContract | None = None
     names: tuple[str, ...] = ()
@@ -44,6 +44,8 @@ class Comparison:
     """Common id of each class of one side; one more at the end for what is ignored."""
     notes: tuple[str, ...] = ()
     """What a person must know of it."""
+    styles: tuple[str, ...] = ()
+    """Of captions, those that both sides have."""
 
 
 @dataclasses.dataclass
@@ -77,6 +79,8 @@ def comparison(before: LabelIdentity | None, after: LabelIdentity | None) -> Com
     notes = tuple(differing(before, after))
     if one.kind != other.kind:
         return Comparison("nothing", notes=(f"not compared: a {one.kind} in A, a {other.kind} in B",))
+    if one.styles is not None and other.styles is not None:
+        return caption_comparison(one, other, one.styles, other.styles, notes)
     if one.classes is None or other.classes is None:
         same = [column.name for column in one.columns] == [column.name for column in other.columns]
         return Comparison(
@@ -92,6 +96,17 @@ def comparison(before: LabelIdentity | None, after: LabelIdentity | None) -> Com
             return Comparison("nothing", notes=(*notes, "not compared"))
     kind = {"label_map": "cells", "mask": "pixels", "classes": "classes"}.get(one.kind, "values")
     return Comparison(kind, one, other, names, first, second, notes)
+
+
+def caption_comparison(
+    one: LabelContract, other: LabelContract, first: Sequence[str], second: Sequence[str], notes: tuple[str, ...]
+) -> Comparison:
+    """Captions are the same where their texts are, in the styles that both have; nothing else of them is compared."""
+    both = tuple(style for style in first if style in second)
+    for name, mine, others in (("A", first, second), ("B", second, first)):
+        if alone := [style for style in mine if style not in others]:
+            notes += (f"styles only in {name}: {', '.join(alone)}",)
+    return Comparison("texts" if both else "nothing", one, other, styles=both, notes=notes)
 
 
 def differing(before: LabelIdentity, after: LabelIdentity) -> list[str]:
@@ -135,6 +150,12 @@ def compare(how: Comparison, shard: str, before: pa.Table, after: pa.Table, exam
     if how.kind == "values":
         shown = [shown_values(contract, table) for contract, table in ((how.before, before), (how.after, after))]
         changed = differing_rows(how.before, before, after)
+    elif how.kind == "texts":
+        texts = [
+            texts_of(contract, how.styles, table) for contract, table in ((how.before, before), (how.after, after))
+        ]
+        changed = np.fromiter((one != other for one, other in zip(*texts, strict=True)), np.bool_, before.num_rows)
+        shown = [[shown_text(how.styles, row) for row in rows] for rows in texts]
     else:
         first, second = TOPS[how.kind](how, before, after, found)
         changed = first != second
@@ -222,6 +243,19 @@ def differing_rows(contract: LabelContract, before: pa.Table, after: pa.Table) -
         pairs = zip(before[column.name].to_pylist(), after[column.name].to_pylist(), strict=True)
         differ |= np.fromiter((one != other for one, other in pairs), np.bool_, before.num_rows)
     return differ
+
+
+def texts_of(contract: LabelContract, styles: Sequence[str], table: pa.Table) -> list[tuple[str, ...]]:
+    """Each row's texts, style by style."""
+    columns = [table[contract.column(f"{style}_text").name].to_pylist() for style in styles]
+    return list(zip(*columns, strict=True))
+
+
+def shown_text(styles: Sequence[str], texts: Sequence[str]) -> str:
+    """`a cat`, or `short: a cat; long: A cat lies on ...`, all of it."""
+    if len(styles) == 1:
+        return texts[0]
+    return "; ".join(f"{style}: {text}" for style, text in zip(styles, texts, strict=True))
 
 
 def shown_values(contract: LabelContract, table: pa.Table) -> list[str]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ..digests import Json
 from ..errors import BadSample, BadShard, ObjectMissing, Recalled, RecallWarning, Refused, StoreCorrupt, UnknownName
-from ..labels import label_map, mask
+from ..labels import caption, label_map, mask
 from ..labels.contract import Column, LabelContract
 from ..labels.shard_file import decode_label_shard
 from ..reasons import Status
@@ -45,6 +45,7 @@ from .withdrawals import Samples, Withdrawn, read_withdrawals, write_withdrawals
 
 ROW_COLUMNS = ("key", "sample_digest", "status", "reason")
 DECODERS: Mapping[str, Callable[[LabelContract, Mapping[str, Any]], Any]] = {
+    "caption": caption.decode_row,
     "label_map": label_map.decode_row,
     "mask": mask.decode_row,
 }
@@ -202,7 +203,8 @@ class Release:
         return table
 
     def get(self, shard: str, key: str) -> dict[str, Any]:
-        """One sample's labels, decoded: label name -> LabelMap or Mask by its kind, else its columns by name.
+        """One sample's labels, decoded: label name -> LabelMap, Mask or Caption by its kind, else its
+        columns by name.
 
         Raises UnknownName for a key that the shard does not hold, BadSample with status and reason for a row that was
         filtered or could not be labelled.

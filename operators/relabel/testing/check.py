@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from ..digests import Json, canonical_json
 from ..errors import BadSample
+from ..labelers.engine_labeler import EngineLabeler
 from ..labelers.failures import described
 from ..labelers.labeler import Batch, Fields, Labeler, Prepared
 from ..labelers.packing import pack, unpack
@@ -39,9 +40,9 @@ TOLERANCE = 1e-2
 """Relative and absolute: how far numbers may move with another compute batch."""
 CHILD = """
 import pickle, sys
-cls, parameters, label, facts = pickle.load(sys.stdin.buffer)
+cls, parameters, label, told = pickle.load(sys.stdin.buffer)
 labeler = cls(cls.Parameters.model_validate_json(parameters), label)
-labeler.facts = facts
+labeler.__dict__.update(told)
 print(labeler.fingerprint())
 """
 
@@ -58,6 +59,8 @@ class Subject:
     """With its facts, without weights; never loaded."""
     samples: Sequence[Fields]
     device: str
+    opened: list[Labeler[Any]] = dataclasses.field(default_factory=list)
+    """What was loaded so far."""
 
     @property
     def cls(self) -> type[Labeler[Any]]:
@@ -66,7 +69,9 @@ class Subject:
     def rebuilt(self, label: str = "") -> Labeler[Any]:
         """Built anew from JSON, as another process does it."""
         parameters = self.cls.Parameters.model_validate_json(self.labeler.parameters.model_dump_json())
-        return with_facts(self.cls(parameters, label or self.labeler.label), self.labeler.facts)
+        made = self.cls(parameters, label or self.labeler.label)
+        made.inputs, made.read_fingerprints = self.labeler.inputs, self.labeler.read_fingerprints
+        return with_facts(made, self.labeler.facts)
 
     def loaded(self, compute_batch: int = 0) -> Labeler[Any]:
         """A copy with its weights, as an actor makes it."""
@@ -74,7 +79,19 @@ class Subject:
         made.compute_batch = compute_batch or made.compute_batch
         with explained(f"load({self.device!r}) must put the weights on the device.", of=self.cls):
             made.load(self.device)
+        self.opened.append(made)
         return made
+
+    def close(self) -> None:
+        """Lets go of every engine that was opened."""
+        for made in self.opened:
+            if isinstance(made, EngineLabeler):
+                made.close()
+
+    def read_columns(self, sample: Fields) -> Prepared:
+        """What a sample has of the labels that the labeler reads, as its batch has it."""
+        columns = [column.name for contract in self.labeler.inputs.values() for column in contract.columns]
+        return {name: np.array(sample[name]) for name in columns if name in sample}
 
 
 def check_labeler(
@@ -83,12 +100,14 @@ def check_labeler(
     """Prove that a labeler keeps the rules, or raise RuleBroken (an AssertionError) for the first that it breaks.
 
     `labeler` is built from its parameters and not loaded; `samples` are at least three good ones that differ, each a
-    mapping of every field in `needs` to its raw value (an encoded image as bytes). All rules: the class declares
-    itself; parameters and facts survive JSON; the contract stands without weights, under any label name; the labeler
-    travels by pickle; its fingerprint is the same in every process; `prepare` is repeatable and reads only what it
-    `needs`; `__call__` gives the columns, dtypes and shapes of the contract, one row per sample in order, each bit
-    independent of the other rows, repeatable, and close under another compute batch; what cannot be labelled is a
-    BadSample.
+    mapping of every field in `needs` (and some in `wants`) to its raw value (an encoded image as bytes), and of the
+    columns of `inputs` that it uses, where it `reads` other labels. A labeler that asks an engine is checked alike;
+    where its contract says that answers cannot be repeated, nothing is compared with itself. All rules: the class
+    declares itself; parameters and facts survive JSON; the contract stands without weights, under any label name; the
+    labeler travels by pickle; its fingerprint is the same in every process; `prepare` is repeatable and reads only
+    what it `needs` and `wants`; `__call__` gives the columns, dtypes and shapes of the contract, one row per sample in
+    order, each bit independent of the other rows, repeatable, and close under another compute batch; what cannot be
+    labelled is a BadSample.
     """
     require(len(samples) >= 3, f"give check_labeler at least three samples that differ, got {len(samples)}.")
     with explained("The class must declare what it is."):
@@ -104,11 +123,17 @@ def check_labeler(
         len({frozenset(one) for one in prepared}) == 1,
         f"prepare() must give arrays of the same names for every sample, got {[sorted(one) for one in prepared]}.",
     )
-    loaded = subject.loaded()
-    whole = check_labels(subject, loaded, prepared)
-    check_rows(loaded, prepared, whole)
-    check_other_batch(subject, prepared, whole)
-    check_bad_samples(subject, loaded)
+    batch = [{**one, **subject.read_columns(of)} for one, of in zip(prepared, subject.samples, strict=True)]
+    try:
+        loaded = subject.loaded()
+        whole = check_labels(subject, loaded, batch)
+        if loaded.writes().reproducible is not False:
+            check_repeats(subject, loaded, batch, whole)
+            check_rows(loaded, batch, whole)
+            check_other_batch(subject, batch, whole)
+        check_bad_samples(subject, loaded)
+    finally:
+        subject.close()
     check_fingerprint(subject)
 
 
@@ -198,9 +223,9 @@ def check_fingerprint(subject: Subject) -> None:
     """The same when built anew, here and in two other processes whose sets have other orders."""
     with explained("fingerprint() must follow from parameters and facts alone."):
         here = subject.labeler.fingerprint()
-    content = pickle.dumps(
-        (subject.cls, subject.labeler.parameters.model_dump_json(), subject.labeler.label, subject.labeler.facts)
-    )
+    labeler = subject.labeler
+    told = {name: getattr(labeler, name) for name in ("facts", "inputs", "read_fingerprints")}
+    content = pickle.dumps((subject.cls, labeler.parameters.model_dump_json(), labeler.label, told))
     children = [start_child(subject.cls, seed) for seed in ("1", "2")]
     answers = [child.communicate(content) for child in children]
     for child, (out, error) in zip(children, answers, strict=True):
@@ -234,7 +259,7 @@ def check_prepare(subject: Subject, sample: Fields) -> Prepared:
     needs = subject.labeler.needs
     lacking = sorted(set(needs) - set(sample))
     require(not lacking, f"every sample must have the fields that the labeler needs; one lacks {', '.join(lacking)}.")
-    given = {need: sample[need] for need in needs}
+    given = {name: sample[name] for name in (*needs, *subject.labeler.wants) if name in sample}
     with explained(
         f"prepare() gets the fields in `needs` ({', '.join(needs)}) and runs without weights.", of=subject.cls
     ):
@@ -256,7 +281,7 @@ def check_prepare(subject: Subject, sample: Fields) -> Prepared:
 
 
 def check_labels(subject: Subject, loaded: Labeler[Any], prepared: Sequence[Prepared]) -> pa.Table:
-    """The labels of all samples: within the contract, and equal bit for bit on another actor and when made again."""
+    """The labels of all samples, within the contract."""
     with explained("load() and __call__ must work on good samples; these were taken for bad."):
         whole = labels_of(loaded, packed(prepared))
     require(loaded.writes() == subject.labeler.writes(), "load() must not change the contract that writes() gives.")
@@ -266,13 +291,17 @@ def check_labels(subject: Subject, loaded: Labeler[Any], prepared: Sequence[Prep
     )
     check_numerics(loaded)
     check_values(loaded.writes(), whole)
+    return whole
+
+
+def check_repeats(subject: Subject, loaded: Labeler[Any], prepared: Sequence[Prepared], whole: pa.Table) -> None:
+    """Equal bit for bit on another actor and when made again."""
     for again, who in ((loaded, "call"), (subject.loaded(), "actor")):
         require(
             labels_of(again, packed(prepared)).equals(whole),
             f"the same batch must give the same labels on every {who}, bit for bit: no random numbers, no state that "
             "a call leaves behind, no order of a set.",
         )
-    return whole
 
 
 def check_numerics(loaded: Labeler[Any]) -> None:
@@ -326,7 +355,8 @@ def check_other_batch(subject: Subject, prepared: Sequence[Prepared], whole: pa.
 
 def check_bad_samples(subject: Subject, loaded: Labeler[Any]) -> None:
     """Damaged, empty and mistyped fields: labelled, or refused by BadSample with a known reason."""
-    good = {need: subject.samples[0][need] for need in subject.labeler.needs}
+    first = subject.samples[0]
+    good = {name: first[name] for name in (*subject.labeler.needs, *subject.labeler.wants) if name in first}
     for need, value in good.items():
         cut = [value[: len(value) // 2]] if isinstance(value, bytes | str) else []
         for bad in (*cut, *GARBAGE):
@@ -336,7 +366,8 @@ def check_bad_samples(subject: Subject, loaded: Labeler[Any]) -> None:
             )
             with explained(rule, BadSample, of=subject.cls):
                 try:
-                    labels_of(loaded, packed([subject.rebuilt().prepare({**good, need: bad})]))
+                    prepared = subject.rebuilt().prepare({**good, need: bad})
+                    labels_of(loaded, packed([{**prepared, **subject.read_columns(first)}]))
                 except BadSample as error:
                     require(error.reason in set(Reason), f"unknown reason {error.reason!r}. {rule}")
 
