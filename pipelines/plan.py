@@ -111,7 +111,20 @@ def make_job(recipe: Recipe, lock: Path | Lock | None = None) -> Job:
     labelers: list[Labeler[Any]] = []
     for step in recipe.steps:
         labelers.append(build(step, cache, labelers))
+        require_named(labelers[-1], recipe)
     return Job(new_run_id(recipe.name), recipe, tuple(labelers))
+
+
+def require_named(labeler: Labeler[Any], recipe: Recipe) -> None:
+    """Raises UsageError where a labeler would read a field that the recipe says nothing of, and do without it."""
+    known = recipe.source.choices
+    for name in labeler.wants:
+        if name not in known and name not in labeler.needs:
+            raise UsageError(
+                f"the step {labeler.label!r} reads {name!r} where a sample has it: say where it lies, e.g. "
+                f"`source: {{fields: {{{name}: txt}}}}` (a member of a tar, `json.alt` in one, a Parquet column). Else "
+                "no sample would have it, and nobody would notice."
+            )
 
 
 def build(step: Step, cache: Lock, earlier: Sequence[Labeler[Any]] = ()) -> Labeler[Any]:

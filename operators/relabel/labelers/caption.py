@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from ..errors import BadSample
 from ..reasons import Reason
@@ -68,7 +68,7 @@ class CaptionSettings(WriterParameters):
 
     @field_validator("styles")
     @classmethod
-    def speak_of_what_there_is(cls, styles: dict[str, Style], known: ValidationInfo) -> dict[str, Style]:
+    def speak_of_what_there_is(cls, styles: dict[str, Style], known: Any) -> dict[str, Style]:
         if "fields" in known.data and "old_caption" in known.data:
             check_templates(styles, names_for(known.data["fields"], bool(known.data["old_caption"])))
         return styles

@@ -12,7 +12,7 @@ Every guard rejects (the engine is asked again, see `styles.Rung`), flags (the t
 | prompt_echo | six words of the instructions in a row, or a preamble ("Sure, here is a caption:") (`phrases`) |
 | markup | tags, entities, chat tokens, turns, markdown, links, JSON, escapes, invisible characters (`phrases`) |
 | language | another script, or another language that the detector is sure of; never by words if there are but three |
-| copies_old | the words of the old caption, nine of ten of them in their order; of four words or more |
+| copies_old | the words of the old caption, 85 % of both in one order; of an old caption of four words or more |
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from .text_tokens import Count, estimated
 
 Action = Literal["reject", "flag", "off"]
 
-ALIKE = 0.9
+ALIKE = 0.85
 """Of the words of old and new caption together, those that stand in both in one order."""
 FEW_WORDS = 3
 """An old caption of so few words is copied by chance."""

@@ -39,11 +39,11 @@ NAMES = {
 MODEL = Path("resources") / "lid.176.ftz"
 FEW_WORDS = 3
 """Up to so many words tell nothing: "chat noir" and "tuxedo cat" look alike to a detector."""
-SHORT_WORDS = 7
-"""Up to so many, only what is all but certain is another language."""
-CERTAIN, CLEAR = 0.6, 0.35
-"""Least probability of the other language, for short texts and for longer ones."""
-ODDS = 6.0
+LEAST = {5: 0.85, 7: 0.6}
+"""Words -> least probability of the other language, for texts of up to so many."""
+CLEAR = 0.35
+"""For longer ones."""
+ODDS = 4.0
 """And it must be so many times as probable as the one that was asked for."""
 NUM_GUESSES = 5
 LETTERS_FOR_SCRIPT = 2
@@ -71,7 +71,7 @@ def other_language(text: str, language: str) -> str | None:
     guesses = guesses_of(text)
     wanted = max((guesses.get(code, 0.0) for code in family(language)), default=0.0)
     other, score = next(iter(guesses.items()), (language, 0.0))
-    least = CERTAIN if len(words) <= SHORT_WORDS else CLEAR
+    least = next((score for most, score in LEAST.items() if len(words) <= most), CLEAR)
     if other in family(language) or score < least or score < ODDS * wanted:
         return None
     return f"is {other} with a probability of {score:.2f}"
@@ -121,5 +121,5 @@ def name_of(language: str | None) -> str:
 def check_code(language: str) -> str:
     """Raises ValueError where it is no ISO 639 code (`en`, not `English`)."""
     if not CODE.fullmatch(language):
-        raise ValueError(f"expected an ISO 639 code such as en, de or zh, got {language!r}")
+        raise ValueError("expected an ISO 639 code such as en, de or zh")
     return language

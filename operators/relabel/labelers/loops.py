@@ -47,7 +47,8 @@ def phrase_loop(words: list[str]) -> str | None:
 def sentence_loop(text: str) -> str | None:
     sentences = Counter(" ".join(WORD.findall(each.casefold())) for each in SENTENCE_END.split(text))
     for sentence, times in sentences.items():
-        if times > (1 if len(sentence.split()) >= LONG_SENTENCE else 2) and sentence:
+        words = len(sentence.split())  # one word is judged as a phrase; "e.g." is none
+        if words > 1 and times > (1 if words >= LONG_SENTENCE else 2):
             return f"the sentence {sentence!r} comes {times} times"
     return None
 

@@ -10,6 +10,7 @@ from .prompts import is_hidden
 KIND = r"(?:captions?|descriptions?|alt texts?|summar(?:y|ies)|answers?|responses?|rewrites?|sentences?|versions?)"
 MANNER = r"(?:short|long|brief|detailed|new|old|image|alt|one-sentence|final|fused|merged|possible|suggested|requested)"
 ASK = r"(?:describe|caption|write|summari[sz]e|generate|rewrite|answer|reply with|give|merge|combine|use)"
+WHOM = r"(?:(?:me|us|only|the|this|an?|one|in|both|your)\b\s*)+"
 PICTURE = r"(?:images?|pictures?|photo\w*|words?)"
 
 PREAMBLES = re.compile(
@@ -22,8 +23,7 @@ PREAMBLES = re.compile(
             r"\b(?:the|this|your|my) (?:prompt|instructions?)\b.{0,20}\b(?:asks?|says?|is|was|requires?|above|below)\b",
             r"\b(?:as|like) (?:you )?(?:requested|instructed|asked)\b",
             r"\bas per (?:your|the) (?:request|instructions?)\b",
-            rf"^\W*{ASK} (?:(?:me|us|only|the|this|an?|one|in|both|your)\b\s*)+"
-            rf"(?:[\w-]+ ){{0,4}}?(?:{PICTURE}|{KIND})\b",
+            rf"^\W*{ASK} {WHOM}(?:[\w-]+ ){{0,4}}?(?:{PICTURE}|{KIND})\b",
         )
     ),
     re.IGNORECASE,
@@ -37,7 +37,7 @@ WHOLE = 4
 TAG = re.compile(r"</?[A-Za-z][^<>]{0,200}>|<!--|&(?:[a-z]{2,8}|#\d{1,6}|#x[0-9a-f]{1,6});", re.IGNORECASE)
 CHAT = re.compile(
     r"<\|[^|<>]{0,60}\|?>|<｜|\[/?INST\]|<</?SYS>>|\[(?:SEP|CLS|MASK|PAD|UNK|EOS|BOS|IMG|IMAGE)\]"
-    r"|#{2,}\s*(?:instruction|response|human|assistant|user|input|system)"
+    r"|#{2,}\s*(?i:instruction|response|human|assistant|user|input|system)"
     r"|(?:^|\n)\s*(?:[Uu]ser|[Aa]ssistant|[Ss]ystem|[Hh]uman|USER|ASSISTANT|SYSTEM|HUMAN)\s*:"
 )
 MARKDOWN = re.compile(

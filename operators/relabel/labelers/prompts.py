@@ -56,7 +56,8 @@ def as_data(text: str, max_chars: int) -> str:
     if len(line) <= max_chars:
         return line
     cut = line[: max_chars - 1]
-    return (cut.rpartition(" ")[0] or cut).rstrip() + ELLIPSIS
+    ends_a_word = line[max_chars - 1] == " "
+    return (cut if ends_a_word else cut.rpartition(" ")[0] or cut).rstrip() + ELLIPSIS
 
 
 def is_hidden(character: str) -> bool:

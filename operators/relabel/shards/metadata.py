@@ -44,7 +44,7 @@ def text(name: str, value: Any) -> Any:
         # JSON can spell half a character, "\\ud800", which nothing can be compared with.
         return value.decode() if isinstance(value, bytes) else value.encode().decode()
     except UnicodeError as error:
-        raise BadSample(Reason.BAD_METADATA, f"field {name!r}, which `where` reads, is not UTF-8 text") from error
+        raise BadSample(Reason.BAD_METADATA, f"field {name!r}, which the recipe reads, is not UTF-8 text") from error
 
 
 def parse(name: str, value: Value) -> Any:
@@ -56,7 +56,9 @@ def parse(name: str, value: Value) -> Any:
     try:
         return json.loads(value, object_pairs_hook=without_repeats, parse_constant=no_number)
     except (ValueError, RecursionError) as error:
-        raise BadSample(Reason.BAD_METADATA, f"field {name!r}, which `where` reads, is not JSON ({error})") from error
+        raise BadSample(
+            Reason.BAD_METADATA, f"field {name!r}, which the recipe reads, is not JSON ({error})"
+        ) from error
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

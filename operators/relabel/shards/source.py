@@ -11,6 +11,7 @@ from ..errors import BadSample
 from ..reasons import Reason
 from ..storage.filesystems import check_options, check_url
 from .folder import BUCKETS, EXTENSIONS, FolderSource
+from .metadata import MISSING, look_up
 from .parquet import ParquetSource
 from .shard import Sample, Source
 from .webdataset import SUFFIXES as TAR_SUFFIXES
@@ -39,8 +40,8 @@ class SourceConfig(BaseModel):
     kind: Kind
     """webdataset (.tar, .tar.gz, .tar.zst), parquet, or images (a folder). Default: by the path's suffix."""
     fields: dict[str, str] = Field(default_factory=dict)
-    """A labeler's need to the fields that meet it, in order of preference (`image: jpg;png`). Added to the kind's
-    defaults."""
+    """A labeler's need to the fields that meet it, in order of preference (`image: jpg;png`); of a tar also a member
+    of its JSON (`old_caption: txt;json.alt`). Added to the kind's defaults."""
     key: str | None = None
     """Parquet: the column that identifies a row. Default: the media's digest and its occurrence in the shard."""
     old_label: str | None = None
@@ -161,7 +162,13 @@ def pick(config: SourceConfig, sample: Sample, need: str) -> bytes | str:
 
 
 def has(config: SourceConfig, sample: Sample, need: str) -> bytes | str | None:
-    """The field that meets a need, which may be empty; None where the sample has none of the choices."""
-    choice = config.choice(need)
-    value = next((sample.fields[name] for name in choice if sample.fields.get(name) is not None), None)
-    return value if value is None or isinstance(value, bytes | str) else str(value)
+    """The field that meets a need, or the member of its JSON (`json.caption`); it may be empty.
+
+    None where the sample has none of the choices; raises BadSample(BAD_METADATA) where the field is not JSON.
+    """
+    parsed: dict[str, Any] = {}
+    for name in config.choice(need):
+        value = look_up(sample.fields, name, parsed)
+        if value is not MISSING and value is not None and not isinstance(value, list | dict):
+            return value if isinstance(value, bytes | str) else str(value)
+    return None

@@ -4,7 +4,7 @@ In a recipe: `plugins: [relabel.testing.captioner]`, `steps: [{scripted_caption:
 names the colour of the image; where there is none it puts the quoted texts of the prompt together. Words of the prompt
 (an old caption, say) that make it misbehave: `plant KIND` gives a text with that flaw, for as long as the temperature
 is below `until T` (default: always); `wait SECONDS`, `fail` (this request), `toolong` (while the prompt is longer than
-200 characters), `kill` (this process).
+300 characters), `kill` (this process).
 """
 
 import asyncio
@@ -45,7 +45,7 @@ FLAWED = {
 PLANTED = re.compile(r"\bplant (\w+)(?: until (\d+(?:\.\d+)?))?")
 WAIT = re.compile(r"\bwait (\d+(?:\.\d+)?)")
 SAID = re.compile(r'"([^"]*)"')
-ROOM = 200
+ROOM = 300
 
 
 class CaptionerConfig(EngineConfig):

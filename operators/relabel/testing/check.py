@@ -103,11 +103,11 @@ def check_labeler(
     mapping of every field in `needs` (and some in `wants`) to its raw value (an encoded image as bytes), and of the
     columns of `inputs` that it uses, where it `reads` other labels. A labeler that asks an engine is checked alike;
     where its contract says that answers cannot be repeated, nothing is compared with itself. All rules: the class
-    declares itself; parameters and facts survive JSON; the contract stands without weights, under any label name; the labeler
-    travels by pickle; its fingerprint is the same in every process; `prepare` is repeatable and reads only what it
-    `needs`; `__call__` gives the columns, dtypes and shapes of the contract, one row per sample in order, each bit
-    independent of the other rows, repeatable, and close under another compute batch; what cannot be labelled is a
-    BadSample.
+    declares itself; parameters and facts survive JSON; the contract stands without weights, under any label name; the
+    labeler travels by pickle; its fingerprint is the same in every process; `prepare` is repeatable and reads only
+    what it `needs` and `wants`; `__call__` gives the columns, dtypes and shapes of the contract, one row per sample in
+    order, each bit independent of the other rows, repeatable, and close under another compute batch; what cannot be
+    labelled is a BadSample.
     """
     require(len(samples) >= 3, f"give check_labeler at least three samples that differ, got {len(samples)}.")
     with explained("The class must declare what it is."):

@@ -18,7 +18,7 @@ from ...digests import Json
 from ...errors import UsageError
 from ..labeler import Parameters
 
-Image = UInt8[np.ndarray, "height width 3"]
+Image = UInt8[np.ndarray, "_height _width 3"]
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "other"]
 """stop: the model ended, or a stop string came; length: the budget of tokens was used up; other: anything else, such as
