@@ -20,6 +20,7 @@ from relabel.storage.objects import ObjectInfo
 from relabel.storage.opening import open_store as open_objects
 
 from .store_commands import latest_for_readers, open_store, tell_latest
+from .summary_lines import tell_changes
 from .terminal import Add, add_store, aligned, emit, positive, say, size, storage_options
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -142,6 +143,7 @@ def tell_difference(found: Difference) -> Iterator[str]:
     yield from tell_examples(samples["examples"])
     for name, label in told["labels"].items():
         yield from tell_label(name, label)
+    yield from tell_changes(*found.summaries)
 
 
 COMPARED = {"values": "value", "texts": "text"}

@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 from relabel.digests import Json, digest
 from relabel.errors import RelabelError
 from relabel.labelers.engines.spending import Spent
+from relabel.labels.summary import from_json
 from relabel.releases.commit import Draft, commit
 from relabel.releases.operators import claim_source
 from relabel.releases.partitions import WHOLE, Partition
@@ -94,6 +95,7 @@ class Outcome:
             "published": self.published,
             "milestones": [{"release": each.version, "coverage": each.coverage} for each in self.milestones],
             "content_digest": self.release.content_digest if self.release else None,
+            "summary": from_json(self.release.summary).to_json() if self.release and self.release.summary else None,
             "stage_seconds": dict(self.seconds),
             "spent": {label: dict(spent) for label, spent in self.spent.items()},
         }

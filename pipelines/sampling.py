@@ -182,12 +182,7 @@ def spread(shards: Sequence[Shard], count: int) -> list[Shard]:
 def nothing_found(config: SourceConfig, shards: Sequence[Shard], search: Search) -> UsageError | TooManyDeadLetters:
     """Why no sample was found."""
     if search.refused:
-        conditions = " and ".join(
-            f"{field} {name} {operand!r}"
-            for field, *written in ((each.field, *each.as_written().items()) for each in config.where)
-            for name, operand in written
-            if name != "field"
-        )
+        conditions = " and ".join(map(str, config.where))
         return UsageError(
             f"none of the {search.refused} samples looked at is admitted by `where` ({conditions}). Their fields are "
             f"{', '.join(sorted(search.fields))}; loosen the condition, or correct the field's name."

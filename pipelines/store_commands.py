@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import relabel
 from relabel.digests import Json
 from relabel.errors import Refused, StoreCorrupt
+from relabel.labels.summary import Summary, from_json
 from relabel.releases.fences import Fence
 from relabel.releases.release import Release, Store, find_version
 from relabel.releases.versions import Version, read_sequence, version_numbers
 from relabel.storage.opening import open_store as open_objects
 
+from .summary_lines import tell_briefly, tell_summary
 from .terminal import Add, add_store, emit, positive, refused, say, storage_options, table
 
 
@@ -69,6 +71,8 @@ def log_command(options: argparse.Namespace) -> int:
             + (f"  partial: {version.coverage:.1%}" if version.partial else "")
             + "".join(f"  {name}" for name in named(tags, version.version))
         )
+        if brief := tell_briefly(summary_of(version)):
+            say(f"             {brief}")
         if version.version in recalls:
             say(f"             RECALLED: {recalls[version.version]}")
         for revert, target in version.reverts:
@@ -79,10 +83,21 @@ def log_command(options: argparse.Namespace) -> int:
 
 def log_entry(entry: Version | Fence, tags: Mapping[str, int], recalls: Mapping[int, str]) -> Json:
     """A release as its file has it, with its tags and its recall; a fence has its `kind` instead."""
-    told: dict[str, Json] = entry.model_dump(mode="json")
-    if isinstance(entry, Version):
-        told.update(tags=named(tags, entry.version), recalled=recalls.get(entry.version))
-    return told
+    if isinstance(entry, Fence):
+        told: dict[str, Json] = entry.model_dump(mode="json")
+        return told
+    return {**described(entry), "tags": named(tags, entry.version), "recalled": recalls.get(entry.version)}
+
+
+def described(version: Version) -> dict[str, Json]:
+    """A release as its file has it, with its summary as people read it."""
+    summary = summary_of(version)
+    return {**version.to_json(), "summary": None if summary is None else summary.to_json()}
+
+
+def summary_of(version: Version) -> Summary | None:
+    """As it was published."""
+    return None if version.summary is None else from_json(version.summary)
 
 
 def named(tags: Mapping[str, int], number: int) -> list[str]:
@@ -110,7 +125,7 @@ def show_command(options: argparse.Namespace) -> int:
     version = release.version
     tags, recall = named(store.tags(), version.version), store.recalls().get(version.version)
     if options.json:
-        emit({**version.model_dump(mode="json"), "tags": tags, "recalled": recall})
+        emit({**described(version), "tags": tags, "recalled": recall})
         return 0
     if recall is not None:
         say(f"RECALLED  {recall}")
@@ -137,6 +152,8 @@ def show_command(options: argparse.Namespace) -> int:
         for column in contract.columns:
             axes = ", ".join(f"{axis}={length}" for axis, length in zip(column.axes, column.shape, strict=True))
             say(f"          {column.name}: {column.dtype}" + (f" [{axes}]" if axes else ""))
+    for line in tell_summary(release.summary, counts.shards - counts.dead_shards):
+        say(line)
     say(f"source    {version.source['root']}")
     return 0
 

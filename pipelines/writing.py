@@ -28,6 +28,7 @@ from relabel.reasons import Status
 from relabel.releases.receipts import Receipt, Receipts, keys_digest
 from relabel.releases.records import from_json, to_json
 from relabel.releases.stored import Stored, stored
+from relabel.releases.summaries import shard_summary
 from relabel.storage.objects import ObjectStore
 
 from .job import Job, Part
@@ -180,6 +181,7 @@ def finish_shard(job: Job, store: ObjectStore, end: Header, table: pa.Table, num
         data=put(store, f"{name}.parquet", data),
         dead_letters=put(store, f"{name}.dead.jsonl", dead) if dead else None,
         numerics=mix(numerics),
+        summary=shard_summary([labeler.writes() for labeler in job.labelers], labels),
     )
     return Receipts(store, job.fingerprint).finish(receipt)
 

@@ -19,9 +19,13 @@ from ..errors import Refused, UsageError
 from ..labels.class_map import ClassMap, from_id2label
 from .checkpoints import Checkpoint
 
-Task = Literal["ImageClassification", "SemanticSegmentation"]
-MAKERS: dict[Task, str] = {"ImageClassification": "classifier", "SemanticSegmentation": "segmenter"}
-"""What a network of that task is called."""
+Task = Literal["ImageClassification", "SemanticSegmentation", "ImageTextEncoding"]
+MAKERS: dict[Task, tuple[str, str]] = {
+    "ImageClassification": ("AutoModelForImageClassification", "image classifier"),
+    "SemanticSegmentation": ("AutoModelForSemanticSegmentation", "image segmenter"),
+    "ImageTextEncoding": ("AutoModel", "image-text encoder"),
+}
+"""What opens a network of that task, and what such a network is called."""
 VOLATILE = ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "torch_dtype", "transformers_version")
 """Fields of config.json that do not change what the network computes."""
 NORMALISATION_TOLERANCE = 1e-5
@@ -51,22 +55,21 @@ def load_pretrained(checkpoint: Checkpoint, task: Task) -> Any:
 
     Raises Refused where the folder holds no model for the task, or any weight did not come from the checkpoint.
     """
-    automatic = getattr(_transformers(), f"AutoModelFor{task}")
-    maker = MAKERS[task]
+    automatic, maker = MAKERS[task]
     try:
-        network, loading = automatic.from_pretrained(
+        network, loading = getattr(import_transformers(), automatic).from_pretrained(
             checkpoint.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32,
             output_loading_info=True, trust_remote_code=False,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise Refused(f"{checkpoint.folder} does not load as an image {maker}: {error}") from error
+        raise Refused(f"{checkpoint.folder} does not load as an {maker}: {error}") from error
     faults = {what: sorted(map(str, keys)) for what, keys in loading.items() if keys}
     if faults:
         raise Refused(f"{checkpoint.folder}: the weights do not fit the network: {faults}. It is no {maker}'s.")
     return network.eval()
 
 
-def _transformers() -> Any:
+def import_transformers() -> Any:
     """The module, with its bars off."""
     try:
         transformers: Any = importlib.import_module("transformers")
@@ -89,13 +92,7 @@ def read_class_map(network: Any) -> ClassMap:
 
 def read_normalisation(checkpoint: Checkpoint) -> Normalisation:
     """Read from the image processor, then compared with what it does to an image: a processor may do more."""
-    try:
-        processor = _transformers().AutoImageProcessor.from_pretrained(checkpoint.folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise Refused(
-            f"{checkpoint.folder} has no image processor, so its normalisation is unknown: {error} "
-            "Save the processor beside the model."
-        ) from error
+    processor = read_processor(checkpoint)
     normalisation = _declared(processor.to_dict())
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     processed = processor(images=pixels, do_resize=False, do_center_crop=False, return_tensors="np")["pixel_values"]
@@ -106,6 +103,17 @@ def read_normalisation(checkpoint: Checkpoint) -> Normalisation:
             "such models are not supported. Use one with plain normalisation."
         )
     return normalisation
+
+
+def read_processor(checkpoint: Checkpoint) -> Any:
+    """The image processor; raises Refused where there is none."""
+    try:
+        return import_transformers().AutoImageProcessor.from_pretrained(checkpoint.folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise Refused(
+            f"{checkpoint.folder} has no image processor, so its normalisation is unknown: {error} "
+            "Save the processor beside the model."
+        ) from error
 
 
 def _declared(processor: dict[str, Json]) -> Normalisation:

@@ -59,7 +59,14 @@ def restore(classes: list[type[Labeler[Any]]]) -> None:
     _labelers.update({cls.name: cls for cls in classes})
 
 
-BUILT_IN = ("..labelers.label_map", "..labelers.mask", "..labelers.caption", "..labelers.caption_fuse")
+BUILT_IN = (
+    "..labelers.label_map",
+    "..labelers.mask",
+    "..labelers.caption",
+    "..labelers.caption_fuse",
+    "..metrics.caption_match",
+    "..metrics.image_text_score",
+)
 """Modules of relabel that register operators, by name: the registry knows none of them."""
 
 

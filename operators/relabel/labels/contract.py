@@ -5,10 +5,11 @@ different contracts are never pooled or joined.
 """
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_serializer
 
 FORMAT_KEY = b"relabel"
 LIST = "list:"
@@ -125,12 +126,20 @@ class EngineError(Declaration):
 class LabelContract(Declaration):
     """One label: a group of columns that are read together. Equal contracts mean comparable labels."""
 
+    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"no_score", "rivals", "styles", "reproducible"})
+    """Not written where a label has none of it, so that contracts written before mean the same as before."""
+
     name: str
     """The label's name in the recipe; column names start with it."""
     kind: Literal["label_map", "mask", "caption", "classes", "score"]
     columns: tuple[Column, ...]
     classes: Classes | None = None
-    score_domain: Literal["logit", "probability", "log_probability"] | None = None
+    score_domain: Literal["logit", "probability", "log_probability", "cosine"] | None = None
+    no_score: float | None = None
+    """Scores: what stands in a float column where there was nothing to score, outside its domain; None: no such row."""
+    rivals: tuple[tuple[str, str], ...] | None = None
+    """Scores: pairs of columns (suffixes) of one measure, the first of something new, the second of what it may
+    replace; a release says how often the first is larger."""
     top_k: int | None = None
     residual: Literal["logsumexp_of_the_rest"] | None = None
     quantiser: Quantiser | None = None
@@ -149,6 +158,13 @@ class LabelContract(Declaration):
     reproducible: bool | None = None
     """Of labels that an engine wrote: whether equal requests get bit-equal answers on equal hardware. None: no engine
     was asked."""
+
+    @model_serializer(mode="wrap")
+    def without_later_blanks(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            name: value for name, value in serialize(self).items() if value is not None or name not in self.ADDED_LATER
+        }
 
     def column(self, suffix: str) -> Column:
         """The column `<name>_<suffix>`."""

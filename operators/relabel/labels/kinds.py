@@ -8,7 +8,7 @@ from .class_map import ClassMap
 from .contract import Column, LabelContract
 from .label_map import id_dtype
 
-Domain = Literal["logit", "probability", "log_probability"]
+Domain = Literal["logit", "probability", "log_probability", "cosine"]
 
 
 def scores(label: str, *suffixes: str, domain: Domain | None = None) -> LabelContract:

@@ -19,9 +19,11 @@ from .receipts import Receipt
 from .redactions import read_redactions
 from .segments import Entry, SegmentRef, entries_of, read_segments, write_segments
 from .stored import absences
+from .summaries import release_summary
 from .taken_back import refuse_taken_back, taken_back
 from .versions import (
     FORMAT,
+    PLAIN_FORMAT,
     LabelIdentity,
     Version,
     content_digest,
@@ -283,8 +285,9 @@ def describe(
 ) -> Version:
     known = {**(base.numerics if base else {}), **draft.numerics()}
     number = newest.number + 1 if newest else 1
+    summary = release_summary(entries)
     return Version(
-        format=FORMAT,
+        format=PLAIN_FORMAT if summary is None else FORMAT,
         version=number,
         parent=base.version if base else 0,
         parent_sha256=parent_sha256,
@@ -301,6 +304,7 @@ def describe(
         numerics=mix(entries, known),
         content_digest=content_digest(draft.labels, entries),
         recipe=draft.recipe,
+        summary=summary,
         reverts=(*(base.reverts if base else ()), *([(number, draft.reverts)] if draft.reverts else [])),
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         tool=tool(),

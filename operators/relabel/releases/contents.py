@@ -16,6 +16,7 @@ from ..storage.objects import ObjectStore
 from .receipts import keys_digest
 from .segments import Entry
 from .stored import Stored, get_checked
+from .summaries import shard_summary
 from .versions import Version
 
 VALUE_CHECKS: dict[str, Callable[[LabelContract, pa.Table], list[str]]] = {
@@ -58,6 +59,9 @@ def check_table(table: pa.Table, version: Version, entry: Entry) -> list[str]:
     for label in version.labels.values():
         check = VALUE_CHECKS.get(label.contract.kind)
         found += check(label.contract, table) if check else []
+    contracts = [label.contract for label in version.labels.values()]
+    if entry.summary and shard_summary(contracts, table) != entry.summary:
+        found.append("its summary is not that of its rows")
     return found
 
 

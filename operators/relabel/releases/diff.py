@@ -15,6 +15,7 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from ..digests import Json
+from ..labels.summary import Summary
 from ..reasons import Status
 from .changes import Comparison, LabelChanges, compare, comparison
 from .segments import Entry
@@ -35,6 +36,9 @@ class Side(Protocol):
 
     @property
     def entries(self) -> Mapping[str, Entry]: ...
+
+    @property
+    def summary(self) -> Summary | None: ...
 
     def table(self, shard: str, columns: Sequence[str] | None = None) -> pa.Table: ...
 
@@ -72,6 +76,8 @@ class Difference:
     samples: SampleChanges
     how: dict[str, Comparison]
     labels: dict[str, LabelChanges]
+    summaries: tuple[Summary | None, Summary | None] = (None, None)
+    """Of `a` and `b`, over all their shards."""
 
     def to_json(self) -> Json:
         return {
@@ -91,6 +97,10 @@ class Difference:
                 "examples": self.samples.examples,
             },
             "labels": {name: self._label(name) for name in self.how},
+            "summary": {
+                side: None if each is None else each.to_json()
+                for side, each in zip(("before", "after"), self.summaries, strict=True)
+            },
         }
 
     def _label(self, name: str) -> Json:
@@ -133,6 +143,7 @@ def diff(a: Side, b: Side, shards: int | None = None) -> Difference:
         whole_shards(a.entries, b.entries, fates),
         how,
         {name: LabelChanges() for name in how},
+        (a.summary, b.summary),
     )
     with concurrent.futures.ThreadPoolExecutor(NUM_READERS) as pool:
         for samples, changes in pool.map(lambda shard: compare_shard(a, b, shard, how), chosen):

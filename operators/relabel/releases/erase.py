@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ..digests import sha256
 from ..errors import Refused
-from ..labels.shard_file import decode_label_shard, encode_label_shard
+from ..labels.shard_file import contracts_of, decode_label_shard, encode_label_shard
 from ..reasons import Reason
 from ..storage.objects import ObjectStore
 from .commit import Draft, commit
@@ -24,6 +24,7 @@ from .redactions import Redaction, Redactions, read_redactions, write_redaction
 from .revert import numerics_of
 from .segments import SHARED, Entry, merge, read_segment, read_segments, recounted
 from .stored import Stored, absences, get_checked, in_threads, stored
+from .summaries import shard_summary
 from .versions import Version, read_history
 from .withdrawals import Withdrawn, read_withdrawals
 
@@ -75,7 +76,7 @@ class Eraser:
         made = self._entries[known]
         if made is None:
             return None
-        fields = ("data", "dead_letters", "ok", "dead", "filtered", "reasons")
+        fields = ("data", "dead_letters", "ok", "dead", "filtered", "reasons", "summary")
         return dataclasses.replace(entry, **{name: getattr(made, name) for name in fields})
 
     def _without(self, entry: Entry, lying: Stored) -> Entry | None:
@@ -86,7 +87,8 @@ class Eraser:
         if not (self.withdrawn.rows(entry.shard, table["key"]) & ~blank).any():
             return None
         table = self.withdrawn.blank(entry.shard, table)
-        after = recounted(entry, table)
+        contracts = contracts_of(table.schema).values()
+        after = dataclasses.replace(recounted(entry, table), summary=shard_summary(contracts, table))
         data = self._put(entry, encode_label_shard(table), ".parquet")
         self.made[lying.path] = Redaction(lying.path, data, after.reasons[Reason.WITHDRAWN])
         held = None if entry.dead_letters is None else self.redactions.current(entry.dead_letters)

@@ -21,7 +21,7 @@ from ..storage.objects import ObjectStore, settle
 from .fences import Fence
 from .partitions import WHOLE, Partition
 from .versions import (
-    FORMAT,
+    PLAIN_FORMAT,
     Version,
     digest_before,
     ensure_store,
@@ -265,7 +265,7 @@ def write_fence(store: ObjectStore, lease: Lease, fenced: Sequence[Lease]) -> Fe
 
 def next_fence(store: ObjectStore, newest: Version | Fence | None, lease: Lease, fenced: Sequence[Lease]) -> Fence:
     return Fence(
-        format=FORMAT,
+        format=PLAIN_FORMAT,
         number=newest.number + 1 if newest else 1,
         before_sha256=digest_before(store, newest),
         release=0 if newest is None else newest.release if isinstance(newest, Fence) else newest.version,

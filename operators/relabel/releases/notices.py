@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from ..digests import Json, seal, unseal
 from ..storage.objects import ObjectStore, settle
 from .stored import in_threads
-from .versions import FORMAT, check_format
+from .versions import PLAIN_FORMAT, check_format
 
 
 def post(store: ObjectStore, path: str, fields: Mapping[str, Json]) -> dict[str, Json]:
     """Create a notice; returns the fields that stand, which are another's where that was first."""
-    return parse(settle(store, path, seal({"format": FORMAT, **fields})), store.full_url(path))
+    return parse(settle(store, path, seal({"format": PLAIN_FORMAT, **fields})), store.full_url(path))
 
 
 def read(store: ObjectStore, path: str) -> dict[str, Json]:

@@ -58,6 +58,8 @@ class Receipt:
     run_id: str
     attempt: str
     """uuid hex of the attempt that wrote it."""
+    summary: str = ""
+    """Of its label shard (`labels.summary`); "" where its labels have none, or an older relabel wrote it."""
 
     def objects(self) -> list[Stored]:
         """What must lie in the store for this receipt to be worth anything."""

@@ -1,6 +1,7 @@
 """Records: a list of frozen dataclasses as Parquet, and back.
 
-Equal lists give equal bytes. Fields are str, int, bool, JSON mappings or `Stored | None`; nothing else.
+Equal lists give equal bytes. Fields are str, int, bool, JSON mappings or `Stored | None`; nothing else. What records
+have not had from the beginning is written only where one has it, so that old and new ones read and write alike.
 """
 
 import contextlib
@@ -21,6 +22,8 @@ from .stored import Stored
 
 STORED_TYPE = pa.struct([("path", pa.string()), ("size_bytes", pa.int64()), ("sha256", pa.string())])
 REPETITIVE = ("fingerprint", "run_id", "status", "reason", "detail", "reasons", "numerics")
+ADDED_LATER = ("summary",)
+"""Text fields, empty in records from before."""
 ROW_GROUP_ROWS = 65_536
 
 D = TypeVar("D")
@@ -44,7 +47,11 @@ def is_mapping(declared: Any) -> bool:
 
 def encode_records(cls: type[D], records: Sequence[D]) -> bytes:
     """A Parquet file with one column per field and one row per record."""
-    types = fields_of(cls)
+    types = {
+        name: declared
+        for name, declared in fields_of(cls).items()
+        if name not in ADDED_LATER or any(getattr(record, name) for record in records)
+    }
     columns = [column_of([getattr(record, name) for record in records], types[name]) for name in types]
     table = pa.Table.from_arrays(columns, schema=pa.schema([(name, arrow_type(types[name])) for name in types]))
     sink = io.BytesIO()
@@ -73,11 +80,20 @@ def decode_records(cls: type[D], data: bytes, path: str) -> list[D]:
     return records_of(cls, decode_table(cls, data, path), path)
 
 
-def decode_table(cls: type[Any], data: bytes, path: str) -> pa.Table:
-    """The records as columns, half as large and ten times as fast as `decode_records`; raises StoreCorrupt."""
+def decode_table(cls: type[Any], data: bytes, path: str, later: bool = True) -> pa.Table:
+    """The records as columns, half as large and ten times as fast as `decode_records`; raises StoreCorrupt.
+
+    Without what was added `later` these columns are empty: it may be most of what there is.
+    """
     with corruption(cls, path), pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+        there = {*file.schema_arrow.names} if later else set()
+        names = [name for name in fields_of(cls) if name not in ADDED_LATER or name in there]
         # Half the time of `read_table`, which takes a file for a data set.
-        return file.read(use_threads=False).select(list(fields_of(cls)))
+        table = file.read(columns=names, use_threads=False).select(names)
+    for name in fields_of(cls):
+        if name not in names:
+            table = table.append_column(name, pa.repeat(pa.scalar("", pa.string()), len(table)))
+    return table.select(list(fields_of(cls)))
 
 
 def records_of(cls: type[D], table: pa.Table, path: str) -> list[D]:
@@ -121,12 +137,14 @@ def to_stored(fields: Mapping[str, Any] | None) -> Stored | None:
 
 def to_json(record: Any) -> dict[str, Json]:
     """A record as JSON fields."""
-    return dataclasses.asdict(record)
+    fields = dataclasses.asdict(record)
+    return {name: value for name, value in fields.items() if value or name not in ADDED_LATER}
 
 
 def from_json(cls: type[D], fields: Mapping[str, Json], path: str) -> D:
     """The record; raises StoreCorrupt, naming `path`, where a field lacks or is unknown."""
     types = fields_of(cls)
+    fields = {**{name: "" for name in ADDED_LATER if name in types}, **fields}
     if set(fields) != set(types):
         odd = sorted(set(fields) ^ set(types))
         raise StoreCorrupt(

@@ -18,6 +18,7 @@ from ..errors import BadSample, BadShard, ObjectMissing, Recalled, RecallWarning
 from ..labels import caption, label_map, mask
 from ..labels.contract import Column, LabelContract
 from ..labels.shard_file import decode_label_shard
+from ..labels.summary import Summary, from_json
 from ..reasons import Status
 from ..storage.objects import ObjectStore
 from ..storage.opening import open_store
@@ -28,8 +29,9 @@ from .letters import read_letters
 from .recalls import find_recall, read_recalls, write_recall
 from .redactions import Redactions, read_redactions
 from .revert import revert
-from .segments import Entry, EntryColumns, recounted
+from .segments import Entry, EntryColumns, read_segments, recounted
 from .stored import Stored
+from .summaries import add_texts, shard_summary
 from .tags import read_tag, read_tags, tag_names, write_tag
 from .versions import (
     Counts,
@@ -83,7 +85,7 @@ class Release:
 
     def _forget(self) -> None:
         """What may have changed since it was read."""
-        for name in ("withdrawn", "redactions", "counts"):
+        for name in ("withdrawn", "redactions", "counts", "summary"):
             self.__dict__.pop(name, None)
         self._last = None
 
@@ -116,6 +118,27 @@ class Release:
             return self.version.counts
         concerns = self.withdrawn.concerns  # by the entry's own count: an erasure leaves that as it was published
         return count(self._recounted(entry) if concerns(entry) else entry for entry in self.entries.values())
+
+    @functools.cached_property
+    def summary(self) -> Summary | None:
+        """How its scores are spread, which flags its captions have, how often new captions beat old ones (see
+        `labels.summary`), less what was withdrawn since; None where it holds nothing of that kind.
+
+        Reads, where samples were withdrawn, all segments, and the label shards that hold such samples, once.
+        """
+        published = self.version.summary
+        if published is None:
+            return None
+        entries = self.entries.items() if self.withdrawn else ()
+        concerned = {shard for shard, entry in entries if self.withdrawn.concerns(entry)}
+        if not concerned:
+            return from_json(published)
+        held = read_segments(self.objects, self.version.segments)
+        contracts = list(self.labels.values())
+        return add_texts(
+            shard_summary(contracts, self.table(shard)) if entry.summary and shard in concerned else entry.summary
+            for shard, entry in held.items()
+        )
 
     @property
     def coverage(self) -> float:

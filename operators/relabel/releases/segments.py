@@ -63,6 +63,7 @@ class Entry:
     """Digest; the version holds what it stands for."""
     removed: bool = False
     """The shard is no longer part of the source."""
+    summary: str = ""
 
     def objects(self) -> list[Stored]:
         return [each for each in (self.data, self.dead_letters) if each is not None]
@@ -92,7 +93,7 @@ def entries_of(receipts: Sequence[Receipt]) -> list[Entry]:
 
 
 def recounted(entry: Entry, rows: pa.Table) -> Entry:
-    """The same with the counts of these rows (`status` and `reason`)."""
+    """The same with the counts of these rows (`status` and `reason`); its summary is not made anew."""
     statuses, reasons = (Counter(rows[name].drop_null().to_pylist()) for name in ("status", "reason"))
     ok, dead, filtered = (statuses[status] for status in (Status.OK, Status.DEAD, Status.FILTERED))
     return dataclasses.replace(entry, ok=ok, dead=dead, filtered=filtered, reasons=dict(sorted(reasons.items())))
@@ -124,9 +125,9 @@ def read_segment(store: ObjectStore, ref: SegmentRef) -> list[Entry]:
     return records_of(Entry, read_columns(store, ref), store.full_url(ref.path))
 
 
-def read_columns(store: ObjectStore, ref: SegmentRef) -> pa.Table:
+def read_columns(store: ObjectStore, ref: SegmentRef, summaries: bool = True) -> pa.Table:
     """A segment's entries as columns; raises StoreCorrupt as `read_segment` does."""
-    return decode_table(Entry, get_checked(store, ref.stored()), store.full_url(ref.path))
+    return decode_table(Entry, get_checked(store, ref.stored()), store.full_url(ref.path), later=summaries)
 
 
 def read_segments(store: ObjectStore, refs: Sequence[SegmentRef]) -> dict[str, Entry]:
@@ -137,11 +138,12 @@ def read_segments(store: ObjectStore, refs: Sequence[SegmentRef]) -> dict[str, E
 class EntryColumns:
     """A release's entries as columns: one is found by name without making a hundred thousand others.
 
-    The first few are looked for; who asks for more than INDEX_AFTER is likely to want all, and has them indexed.
+    The first few are looked for; who asks for more than INDEX_AFTER is likely to want all, and has them indexed. The
+    entries come without summaries.
     """
 
     def __init__(self, store: ObjectStore, refs: Sequence[SegmentRef]) -> None:
-        self._tables = in_threads(lambda ref: read_columns(store, ref), refs)
+        self._tables = in_threads(lambda ref: read_columns(store, ref, summaries=False), refs)
         self._urls = [store.full_url(ref.path) for ref in refs]
         self._finds = 0
 

@@ -18,6 +18,7 @@ from .redactions import read_redactions
 from .release import as_number, find_version
 from .segments import Entry, SegmentRef, merge, read_segment
 from .stored import Stored, absences, get_checked, in_threads
+from .summaries import release_summary
 from .versions import (
     MARKER,
     Version,
@@ -182,6 +183,8 @@ def check_sums(version: Version, entries: Mapping[str, Entry], report: Report) -
         report.add(path, f"counts {version.counts} do not add up; the segments say {count(listed)}")
     if content_digest(version.labels, listed) != version.content_digest:
         report.add(path, "content digest is not that of its label shards")
+    if release_summary(listed) != version.summary:
+        report.add(path, "summary does not add up to those of its label shards")
     if not {entry.numerics for entry in listed} <= set(version.numerics):
         report.add(path, "lacks the numerics of some of its label shards")
     elif mix(listed, version.numerics) != version.numerics:

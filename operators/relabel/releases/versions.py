@@ -20,8 +20,10 @@ from .fences import Fence
 from .segments import Entry, SegmentRef
 from .stored import in_threads
 
-FORMAT = 2
+FORMAT = 3
 """Of everything below a store's root; a reader refuses what is newer. 1 knew neither fences nor leases."""
+PLAIN_FORMAT = 2
+"""Of what has no summary: written as before there were summaries, for those who read it."""
 MARKER = "store.json"
 NAME = re.compile(r"versions/v(\d{10})\.json")
 KEY_PACKAGES = ("numpy", "pyarrow", "pydantic", "fsspec", "s3fs")
@@ -80,6 +82,8 @@ class Version(Declaration):
     """Digest -> how labels were computed, and in how many `shards`."""
     content_digest: str
     recipe: Json
+    summary: Json = None
+    """Of all its label shards together (`labels.summary`); None where its labels have none."""
     reverts: tuple[tuple[int, int], ...] = ()
     """(revert, the release whose labels it published again), of this version and all before it."""
     created: str
@@ -107,7 +111,12 @@ class Version(Declaration):
 
     def sealed(self) -> bytes:
         """The bytes of its file."""
-        return seal(self.model_dump(mode="json"))
+        return seal(self.to_json())
+
+    def to_json(self) -> dict[str, Json]:
+        """As its file has it."""
+        fields: dict[str, Json] = self.model_dump(mode="json")
+        return {name: value for name, value in fields.items() if name != "summary" or value is not None}
 
 
 def version_path(number: int) -> str:
@@ -219,7 +228,7 @@ def ensure_store(store: ObjectStore, identity: str) -> Json:
     try:
         data = store.get(MARKER)
     except ObjectMissing:
-        data = settle(store, MARKER, seal({"format": FORMAT, "uuid": identity}))
+        data = settle(store, MARKER, seal({"format": PLAIN_FORMAT, "uuid": identity}))
     return parse_marker(data, store)
 
 

@@ -11,11 +11,12 @@ from ..errors import BadSample
 from ..reasons import Reason
 from ..storage.filesystems import check_options, check_url
 from .folder import BUCKETS, EXTENSIONS, FolderSource
+from .metadata import MISSING, look_up
 from .parquet import ParquetSource
 from .shard import Sample, Source
 from .webdataset import SUFFIXES as TAR_SUFFIXES
 from .webdataset import WebDatasetSource
-from .where import MISSING, Condition, Where, look_up
+from .where import Condition, Where, rules_of
 
 Kind = Literal["webdataset", "parquet", "images"]
 
@@ -127,7 +128,7 @@ def open_source(config: SourceConfig) -> Source:
         return WebDatasetSource(path, config.storage_options)
     if config.kind == "images":
         return FolderSource(path, config.storage_options, config.buckets)
-    read = [condition.field for condition in config.where]
+    read = [part.field for condition in config.where for part in condition.parts()]
     # `json.width` may be a column of that name or a member of the column `json`.
     columns = {".".join(field.split(".")[:end]) for field in read for end in range(1, field.count(".") + 2)}
     if config.old_label is not None:
@@ -137,10 +138,12 @@ def open_source(config: SourceConfig) -> Source:
 
 def selection(config: SourceConfig) -> Json:
     """What decides which rows are labelled and from what: part of a run's fingerprint."""
+    rules = rules_of(config.where)
     return {
         "fields": {need: list(choice) for need, choice in config.choices.items()},
         "key": config.key,
         "where": [condition.as_written() for condition in config.where],
+        **({"rules": rules} if rules else {}),
     }
 
 

@@ -1,37 +1,70 @@
-"""Where: conditions on a sample's metadata that decide which samples are labelled at all."""
+"""Where: conditions on a sample's metadata that decide which samples are labelled at all.
 
-import json
+Of a caption they tell how long it is, whether it is a file's name instead, and in which language it is.
+"""
+
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
+from .. import languages
 from ..digests import Json
-from ..errors import BadSample
-from ..reasons import Reason
-from .limits import MAX_METADATA_BYTES
+from . import wording
+from .metadata import MISSING, look_up, text
 from .shard import Sample, Value
 
 Scalar = bool | int | float | str
 
-MISSING = object()
+
+class Length(BaseModel):
+    """How long a text is; all that is given must hold. In YAML: `{lt: 4}`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    eq: int | None = Field(default=None, ge=0)
+    """Exactly."""
+    lt: int | None = Field(default=None, ge=0)
+    """Less than."""
+    le: int | None = Field(default=None, ge=0)
+    """At most."""
+    gt: int | None = Field(default=None, ge=0)
+    """More than."""
+    ge: int | None = Field(default=None, ge=0)
+    """At least."""
+
+    @model_validator(mode="after")
+    def is_complete(self) -> "Length":
+        if not self.as_written():
+            raise ValueError("a length needs a bound: eq, lt, le, gt or ge, such as `words: {lt: 4}`")
+        return self
+
+    @model_serializer
+    def as_written(self) -> dict[str, Json]:
+        """The bounds that were given."""
+        return {name: value for name, value in self if value is not None}
+
+    def holds(self, length: int) -> bool:
+        return all(getattr(operator, name)(length, bound) for name, bound in self.as_written().items())
 
 
 class Condition(BaseModel):
     """One field and what must hold of it; several operators must all hold. In YAML: `{field: json.width, ge: 256}`.
 
-    Text is compared as a number where the operand is one. A sample without the field is admitted by `ne`, `not_in` and
-    `exists: false` only.
+    Or `any` of several conditions. Text is compared as a number where the operand is one. A sample without the field is
+    admitted by `ne`, `not_in`, `not_language` and `exists: false` only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
-    field: str = Field(min_length=1)
+    field: str = ""
     """A field of the sample, or a member of its JSON: `cls`, `json.width`, `json.exif.make`."""
+    any: tuple["Condition", ...] | None = None
+    """At least one of these conditions holds; stands alone."""
     eq: Scalar | None = None
     """Equal."""
     ne: Scalar | None = None
@@ -52,11 +85,40 @@ class Condition(BaseModel):
     """Whether the field is there and not null."""
     matches: str | None = None
     """A regular expression (RE2's syntax) found anywhere in the text; anchor it with ^ and $."""
+    words: Length | None = None
+    """How many words the text has (runs between spaces with a letter or digit in them): `{lt: 4}`."""
+    characters: Length | None = None
+    """How many characters the text has, without spaces at its ends."""
+    looks_like_file_name: bool | None = None
+    """Whether the text is the name of a file, a path, a link, a digest or a number (`IMG_1234.jpg`), no caption."""
+    language: tuple[str, ...] | None = None
+    """ISO 639 code (`en`), or a list: the text may well be in one of these. A detector tells, which mostly guesses
+    where there are fewer than four words; needs `relabel-ray[captions]`."""
+    not_language: tuple[str, ...] | None = None
+    """The text is in none of these languages, as far as the detector can tell, or in none at all."""
+
+    @field_validator("language", "not_language", mode="before")
+    @classmethod
+    def from_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("language", "not_language")
+    @classmethod
+    def are_codes(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        if not codes:
+            raise ValueError("expected a language such as `en`, or a list of them; it is empty")
+        return tuple(map(languages.check_code, codes))
 
     @model_validator(mode="after")
     def is_complete(self) -> "Condition":
+        if self.any is not None:
+            if not self.any or len(self.as_written()) > 1:
+                raise ValueError("`any` expects a list of conditions and stands alone: `{any: [{field: ...}, ...]}`")
+            return self
+        if not self.field:
+            raise ValueError("a condition needs a field: `{field: txt, words: {lt: 4}}`, or `any` of several")
         if len(self.as_written()) < 2:
-            raise ValueError("a condition needs an operator: eq, ne, lt, le, gt, ge, in, not_in, exists or matches")
+            raise ValueError(f"a condition needs an operator: {', '.join(map(written_name, [*OPERATORS, 'exists']))}")
         if any(isinstance(value, float) and not math.isfinite(value) for value in self.operands):
             raise ValueError("expected finite numbers: nothing equals NaN, and every number is below infinity")
         if self.matches is not None:
@@ -75,8 +137,29 @@ class Condition(BaseModel):
     @model_serializer
     def as_written(self) -> dict[str, Json]:
         """The operators that were given, under the names of the recipe."""
-        given = {name.rstrip("_"): value for name, value in self if value is not None}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+        given = {written_name(name): value for name, value in self if value is not None}
+        if not self.field:
+            del given["field"]
+        return {name: plain(value) for name, value in given.items()}
+
+    def parts(self) -> Iterator["Condition"]:
+        """The conditions on fields that it is made of: itself, or those in `any`."""
+        if self.any is None:
+            yield self
+        for each in self.any or ():
+            yield from each.parts()
+
+    def admits(self, fields: Mapping[str, Value], parsed: dict[str, Any]) -> bool:
+        """Whether it holds of a sample; `parsed` as in `look_up`."""
+        if self.any is not None:
+            return any(each.admits(fields, parsed) for each in self.any)
+        return self.holds(look_up(fields, self.field, parsed))
+
+    def __str__(self) -> str:
+        if self.any is not None:
+            return f"({' or '.join(map(str, self.any))})"
+        rest = [(name, value) for name, value in self.as_written().items() if name != "field"]
+        return " and ".join(f"{self.field} {name} {value!r}" for name, value in rest)
 
     def holds(self, value: Any) -> bool:
         """Whether `value`, or MISSING, is admitted."""
@@ -86,7 +169,7 @@ class Condition(BaseModel):
             return False
         demands = [name for name in OPERATORS if getattr(self, name) is not None]
         if value is MISSING:
-            return set(demands) <= {"ne", "not_in"}
+            return set(demands) <= {"ne", "not_in", "not_language"}
         if not demands:
             return True
         read = text(self.field, value)
@@ -102,67 +185,33 @@ class Where:
     def admits(self, sample: Sample) -> bool:
         """Whether every condition holds; raises BadSample(BAD_METADATA) where a field is not UTF-8 or not JSON."""
         parsed: dict[str, Any] = {}
-        return all(each.holds(look_up(sample.fields, each.field, parsed)) for each in self.conditions)
+        return all(each.admits(sample.fields, parsed) for each in self.conditions)
 
 
-def look_up(fields: Mapping[str, Value], path: str, parsed: dict[str, Any]) -> Any:
-    """The value at `path`, or MISSING: a field of that very name, else the longest that leads into its JSON.
+def rules_of(conditions: Sequence[Condition]) -> dict[str, Json]:
+    """What decides beside the conditions' own words, by operator: the version of a rule, the digest of a model.
 
-    `parsed` holds what was parsed before of the same sample.
+    Raises UsageError where a package that they need is not installed.
     """
-    if path in fields:
-        return fields[path]
-    name = path
-    while "." in name:
-        name = name.rpartition(".")[0]
-        if name in fields:
-            if name not in parsed:
-                parsed[name] = parse(name, fields[name])
-            return descend(parsed[name], path[len(name) + 1 :])
-    return MISSING
+    parts = [part for each in conditions for part in each.parts()]
+    rules: dict[str, Json] = {}
+    if any(part.looks_like_file_name is not None for part in parts):
+        rules["looks_like_file_name"] = wording.VERSION
+    if any(part.language or part.not_language for part in parts):
+        rules["language"] = languages.model_digest()
+    return rules
 
 
-def descend(value: Any, path: str) -> Any:
-    for part in path.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return MISSING
-        value = value[part]
-    return value
+def written_name(name: str) -> str:
+    """As recipes have it: `in` for `in_`."""
+    return name.rstrip("_")
 
 
-def text(name: str, value: Any) -> Any:
-    if not isinstance(value, bytes | str):
-        return value
-    try:
-        # JSON can spell half a character, "\\ud800", which nothing can be compared with.
-        return value.decode() if isinstance(value, bytes) else value.encode().decode()
-    except UnicodeError as error:
-        raise BadSample(Reason.BAD_METADATA, f"field {name!r}, which the recipe reads, is not UTF-8 text") from error
-
-
-def parse(name: str, value: Value) -> Any:
-    """JSON, strictly: where two parsers would see different things (a name twice, NaN), nothing is guessed."""
-    if not isinstance(value, bytes | str):
-        return MISSING
-    if len(value) > MAX_METADATA_BYTES:
-        raise BadSample(Reason.BAD_METADATA, f"field {name!r} has {len(value)} bytes, above {MAX_METADATA_BYTES}")
-    try:
-        return json.loads(value, object_pairs_hook=without_repeats, parse_constant=no_number)
-    except (ValueError, RecursionError) as error:
-        raise BadSample(
-            Reason.BAD_METADATA, f"field {name!r}, which the recipe reads, is not JSON ({error})"
-        ) from error
-
-
-def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("an object names a member twice")
-    return found
-
-
-def no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+def plain(value: Any) -> Json:
+    """An operand as JSON."""
+    if isinstance(value, Condition | Length):
+        return value.as_written()
+    return [plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def equal(value: Any, operand: Scalar) -> bool:
@@ -209,6 +258,15 @@ def to_number(value: str) -> Any:
     return MISSING
 
 
+def of_text(test: Callable[[str, Any], bool]) -> Callable[[Any, Any], bool]:
+    """`test`, false where the value is no text."""
+    return lambda value, operand: isinstance(value, str) and test(value, operand)
+
+
+def in_any_language(value: str, codes: Sequence[str]) -> bool:
+    return any(languages.is_in(value, code) for code in codes)
+
+
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "eq": equal,
     "ne": lambda value, operand: not equal(value, operand),
@@ -219,5 +277,10 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "in_": among,
     "not_in": lambda value, operands: not among(value, operands),
     "matches": found_in,
+    "words": of_text(lambda value, length: length.holds(wording.num_words(value))),
+    "characters": of_text(lambda value, length: length.holds(wording.num_characters(value))),
+    "looks_like_file_name": of_text(lambda value, wanted: wording.looks_like_file_name(value) is wanted),
+    "language": of_text(in_any_language),
+    "not_language": of_text(lambda value, codes: not in_any_language(value, codes)),
 }
 """By the field of Condition that holds the operand."""
