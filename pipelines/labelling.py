@@ -9,6 +9,7 @@ import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -214,7 +215,7 @@ def spread(table: pa.Table, places: Sequence[int] | np.ndarray, count: int) -> p
     return table.take(pa.array([row_of.get(place) for place in range(count)], pa.int64()))
 
 
-def chosen(values: np.ndarray | Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray | Sequence[np.ndarray]:
+def chosen(values: np.ndarray | Sequence[Any], rows: np.ndarray) -> np.ndarray | Sequence[Any]:
     """Some rows of a batch's field, in order; they may not be written to."""
     if not isinstance(values, np.ndarray):
         return [values[row] for row in rows]
@@ -227,7 +228,7 @@ def empty_columns(contract: LabelContract) -> pa.Table:
     return pa.table({column.name: pa.array([], column.arrow_type()) for column in contract.columns})
 
 
-def pad(values: np.ndarray | Sequence[np.ndarray], count: int) -> np.ndarray | Sequence[np.ndarray]:
+def pad(values: np.ndarray | Sequence[Any], count: int) -> np.ndarray | Sequence[Any]:
     """`values` with its last row repeated `count` more times."""
     if not count:
         return values

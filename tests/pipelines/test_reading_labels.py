@@ -1,7 +1,7 @@
 """Labels that read labels: which rows and columns arrive, how meanings chain, and what is refused."""
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,13 @@ from pipelines.loading import load
 from pipelines.plan import make_job
 from pipelines.sampling import take
 from relabel.errors import UsageError
-from relabel.labelers import registry
 from relabel.reasons import Reason, Status
 
 TELLING = str(Path(__file__).parent.parent / "plugins" / "telling.py")
 TEXTS = ["one", "stop", "three", "", "four", "stop", "eleven"]
 Make = Callable[..., dict[str, Any]]
 
-
-@pytest.fixture(autouse=True)
-def own_registry() -> Iterator[None]:
-    before = registry.registered()
-    yield
-    registry.restore(before)
+pytestmark = pytest.mark.usefixtures("forget_plugins")
 
 
 @pytest.fixture
@@ -56,7 +50,7 @@ def rows_of(made: dict[str, Any]) -> list[dict[str, Any]]:
 def test_columns_arrive_under_their_names_in_the_types_of_the_contract(recipe: Make) -> None:
     [row] = rows_of(recipe("tell", "retell", texts=["three"]))
     assert row["retell_types"].split() == [
-        "tell_word:list", "tell_words:list", "tell_bytes:list", "tell_even:list", "tell_length:<i4[]",
+        "tell_word:list", "tell_words:list", "tell_bytes:list", "tell_even:|b1[]", "tell_length:<i4[]",
         "tell_vector:<f4[3]",
     ]  # fmt: skip
     assert ast.literal_eval(row["retell_rows"]) == ["three", ["three", "eerht"], b"three", False, 5, [5.0, 0.5, -1.0]]
