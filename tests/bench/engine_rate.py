@@ -95,7 +95,10 @@ def compare(what: str, labeler: Answers, bare: "Bare", texts: Sequence[str], rou
         begun = time.process_time()
         theirs = max(theirs, bare(texts, labeler.parameters.max_tokens) / (time.process_time() - begun))
         talk(f"{what}, turn {turn}: labeler {ours:.1f}, bare {theirs:.1f} tokens/CPU s")
-    spent = {key: labeler.engine.spent()[key] - before[key] for key in ("requests", "batch_rows", "completion_tokens")}
+    spent = {
+        key: int(labeler.engine.spent()[key]) - int(before[key])
+        for key in ("requests", "batch_rows", "completion_tokens")
+    }
     steps = spent["batch_rows"] * labeler.parameters.max_tokens
     report(f"{what}: bare loop", theirs, "tokens/CPU s")
     report(f"{what}: labeler", ours, "tokens/CPU s", f"bare loop {theirs:.1f}", f"{ours / theirs:.3f}",
