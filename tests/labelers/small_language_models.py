@@ -30,7 +30,7 @@ VISION = {
     "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32,
     "patch_size": 16, "initializer_range": 0.2,
 }  # fmt: skip
-SQUARE = {"size": {"height": 32, "width": 32}}
+SQUARE: dict[str, Any] = {"size": {"height": 32, "width": 32}}
 
 
 def tokenizer(template: str | None = TEMPLATE) -> Any:
@@ -106,7 +106,6 @@ def save_captioner(folder: Path, seed: int = 0) -> Path:
             bos_token_id=1,
             eos_token_id=2,
             add_cross_attention=True,
-            is_decoder=True,
         )
     )
     model = transformers.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
