@@ -17,11 +17,8 @@ from pipelines.sampling import take
 from relabel.errors import UsageError
 from relabel.reasons import Reason, Status
 
-TELLING = str(Path(__file__).parent.parent / "plugins" / "telling.py")
 TEXTS = ["one", "stop", "three", "", "four", "stop", "eleven"]
 Make = Callable[..., dict[str, Any]]
-
-pytestmark = pytest.mark.usefixtures("forget_plugins")
 
 
 @pytest.fixture
@@ -31,7 +28,7 @@ def recipe(tmp_path: Path) -> Make:
         write_tar(tmp_path / "in" / "a.tar", {f"{row:04d}.txt": text.encode() for row, text in enumerate(found)})
         return {
             "source": {"path": str(tmp_path / "in" / "a.tar"), "fields": {"text": "txt"}},
-            "steps": list(steps), "store": str(tmp_path / "store"), "plugins": [TELLING],
+            "steps": list(steps), "store": str(tmp_path / "store"), "plugins": ["relabel.testing.telling"],
             "resources": {"actors": 1, "compute_batch": 4}, **sections,
         }  # fmt: skip
 

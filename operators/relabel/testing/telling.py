@@ -1,12 +1,15 @@
-"""Telling: a labeler that says what a text holds, one that reads what it said, and one that reads that again."""
+"""Telling: a labeler that says what a text holds, and one that reads what an earlier step said.
+
+In a recipe: `plugins: [relabel.testing.telling]`, `steps: [tell, retell]`; samples are members `KEY.txt`.
+"""
 
 import numpy as np
 
-from relabel import Batch, Fields, LabelContract, Labeler, Labels, Parameters, Prepared, register
-from relabel.errors import BadSample
-from relabel.labelers.labeler import KEY
-from relabel.labels.contract import Column
-from relabel.reasons import Reason
+from ..errors import BadSample
+from ..labelers.labeler import KEY, Batch, Fields, Labeler, Labels, Parameters, Prepared
+from ..labelers.registry import register
+from ..labels.contract import Column, LabelContract
+from ..reasons import Reason
 
 PARTS = {"word": "string", "words": "list:string", "bytes": "bytes", "even": "|b1", "length": "<i4"}
 
