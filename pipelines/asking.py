@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from relabel.errors import BadSample, DeviceFailed
 from relabel.labelers.engine_labeler import EngineLabeler, sample_of
+from relabel.labelers.engines.spending import Spent, minus
 from relabel.labelers.labeler import Batch
 from relabel.labels.shard_file import check_columns, label_columns
 from relabel.reasons import Reason
@@ -25,8 +26,6 @@ from .labelling import LabelStage, Stage
 from .ledger import Keeper, Unit, Verdict
 from .watchdog import Watchdog, leave
 
-LEAD = 1.5
-"""Samples that lie ready, as a multiple of those that an engine answers at a time."""
 TRUSTED_DEATHS = 1
 """A part whose process died so often is asked as a whole once more: one sample at a time leaves an engine idle."""
 
@@ -70,10 +69,18 @@ class EngineStage(Stage):
         super().__init__(job, index, device, ledger, watchdog)
         self._room, self._turns = asyncio.Semaphore(self.labeler.concurrency), Turns()
         self._lock, self._open = threading.Lock(), 0
+        self._told: Spent = {}
 
     def close(self) -> None:
         if self.refusal is None:
             self.labeler.close()
+
+    def spent(self) -> Spent:
+        """Of all requests that ended since the last call, whichever part they belong to."""
+        with self._lock:
+            spent = self.labeler.engine.spent()
+            self._told, told = spent, self._told
+        return minus(spent, told)
 
     @contextlib.contextmanager
     def guarded(self, unit: Unit) -> Iterator[Verdict]:
@@ -156,9 +163,9 @@ async def gathered(coroutines: Sequence[Any]) -> list[Any]:
         raise
 
 
-def parts_in_flight(concurrency: int, part_rows: int) -> int:
-    """Of one actor: enough for `LEAD`, one that ends with a slow answer, and one that is written."""
-    return math.ceil(LEAD * concurrency / part_rows) + 2
+def parts_in_flight(concurrency: int, part_rows: int, lead: float = 1.5) -> int:
+    """Of one actor: enough for its `lead`, one that ends with a slow answer, and one that is written."""
+    return math.ceil(lead * concurrency / part_rows) + 2
 
 
 def open_stage(

@@ -89,9 +89,9 @@ def told(text: Text) -> str:
 
 
 def wrapped(text: str, width: int, lines: int) -> list[str]:
-    """At most so many lines of at most so many characters; those of East Asian scripts are twice as wide."""
+    """At most so many lines of at most so many characters; boxes and East Asian characters are twice as wide."""
     known = drawn(" ".join(text.split()))
-    wide = sum(ord(character) > 0x2E80 for character in known)
+    wide = sum(ord(character) > 0x2E80 or character == UNDRAWN for character in known)
     limit = width if 2 * wide < len(known) else width // 2
     found = textwrap.wrap(known, limit, max_lines=lines, placeholder=" …", break_on_hyphens=False)
     return found or [""]

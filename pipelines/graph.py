@@ -156,7 +156,7 @@ def build(job: Job, tasks: Sequence[ShardTask], pool: Pool) -> Dataset:
 def calls_in_flight(job: Job, index: int) -> int:
     labeler = job.labelers[index]
     if isinstance(labeler, EngineLabeler):
-        return parts_in_flight(labeler.concurrency, job.recipe.resources.part_rows)
+        return parts_in_flight(labeler.concurrency, job.recipe.resources.part_rows, labeler.lead)
     return CALLS_IN_FLIGHT
 
 

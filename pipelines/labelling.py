@@ -9,12 +9,14 @@ import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from relabel.errors import BadSample, DeviceFailed, DeviceFull, RelabelError
+from relabel.labelers.engines.spending import Spent
 from relabel.labelers.failures import calling
 from relabel.labelers.labeler import Batch
 from relabel.labelers.packing import unpack
@@ -74,6 +76,8 @@ class Stage(ABC):
         if failures:
             rows = with_failures(rows, {int(alive[place]): error for place, error in failures.items()})
         header.numerics[label] = self.numerics
+        if spent := self.spent():
+            header.spent[label] = spent
         header.seconds["infer"] = header.seconds.get("infer", 0.0) + round(time.perf_counter() - begun, 6)
         return (
             part.drop_columns([f"prepared_{label}", "header", "rows"])
@@ -97,6 +101,10 @@ class Stage(ABC):
     def close(self) -> None:
         """Let go of what `load` took, where the process goes on."""
         return
+
+    def spent(self) -> Spent:
+        """What was used since the last call."""
+        return {}
 
     @abstractmethod
     def guarded(self, unit: Unit) -> contextlib.AbstractContextManager[Verdict]:
@@ -207,7 +215,7 @@ def spread(table: pa.Table, places: Sequence[int] | np.ndarray, count: int) -> p
     return table.take(pa.array([row_of.get(place) for place in range(count)], pa.int64()))
 
 
-def chosen(values: np.ndarray | Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray | Sequence[np.ndarray]:
+def chosen(values: np.ndarray | Sequence[Any], rows: np.ndarray) -> np.ndarray | Sequence[Any]:
     """Some rows of a batch's field, in order; they may not be written to."""
     if not isinstance(values, np.ndarray):
         return [values[row] for row in rows]
@@ -220,7 +228,7 @@ def empty_columns(contract: LabelContract) -> pa.Table:
     return pa.table({column.name: pa.array([], column.arrow_type()) for column in contract.columns})
 
 
-def pad(values: np.ndarray | Sequence[np.ndarray], count: int) -> np.ndarray | Sequence[np.ndarray]:
+def pad(values: np.ndarray | Sequence[Any], count: int) -> np.ndarray | Sequence[Any]:
     """`values` with its last row repeated `count` more times."""
     if not count:
         return values

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from relabel.digests import Json, sample_digest, sha256
 from relabel.errors import BadSample
+from relabel.labelers.engines.spending import Spent
 from relabel.labelers.labeler import KEY, Prepared
 from relabel.labelers.packing import check_prepared, pack
 from relabel.reasons import Reason, Status
@@ -70,6 +71,8 @@ class Header:
     """CPU-side time spent on the part by stage: read, prepare, infer, write."""
     numerics: Json = dataclasses.field(default_factory=dict)
     """Per label what decided the last bits."""
+    spent: dict[str, Spent] = dataclasses.field(default_factory=dict)
+    """Per label what its engine used since the part that it labelled before: summed over parts, what it used in all."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)

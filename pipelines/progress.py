@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from decimal import ROUND_UP, Decimal
 from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from relabel.digests import Json
+from relabel.labelers.engines.spending import Spent, plus
 
 from .parts import Header
 
@@ -23,6 +25,7 @@ WINDOW_SECONDS = 30.0
 ETA_SECONDS = 15.0
 """Before this much of a run has passed, nothing is said of its end."""
 BUSY = 0.85
+CENT = Decimal("0.01")
 
 
 class Tally:
@@ -36,6 +39,8 @@ class Tally:
         self.stage = "starting Ray"
         self.started = time.monotonic()
         self.first_event: float | None = None
+        self.spent: dict[str, Spent] = {}
+        """What engines used, by label."""
         self._recent: list[tuple[float, int, dict[str, float]]] = []
 
     def part(self, header: Header, dead: int = 0) -> None:
@@ -44,6 +49,8 @@ class Tally:
         self.first_event = self.first_event or now
         self.samples += header.rows
         self.dead += dead
+        for label, spent in header.spent.items():
+            self.spent[label] = plus(self.spent.get(label, {}), spent)
         self._recent = [entry for entry in self._recent if entry[0] > now - WINDOW_SECONDS]
         self._recent.append((now, header.rows, header.seconds))
 
@@ -94,6 +101,7 @@ class Tally:
             "dead_shards": self.dead_shards,
             "waits_for": self.waits_for(),
             "elapsed_seconds": round(time.monotonic() - self.started, 1),
+            **({"spent": self.spent} if self.spent else {}),
         }
 
 
@@ -146,9 +154,16 @@ def describe(tally: Tally) -> str:
         f"{tally.rate:,.0f} images/s" if tally.rate else "",
         "" if eta is None else f"ETA {duration(eta)}",
         dead,
+        cost_of(tally),
         f"[dim]waits for: {tally.waits_for()}[/]",
     ]
     return " · ".join(word for word in words if word)
+
+
+def cost_of(tally: Tally) -> str:
+    """`cost 12.34`, rounded up to the cent; empty where nothing has a price."""
+    costs = [Decimal(spent.get("cost", 0)) for spent in tally.spent.values()]
+    return f"cost {sum(costs, Decimal(0)).quantize(CENT, ROUND_UP)}" if any(costs) else ""
 
 
 def duration(seconds: float) -> str:

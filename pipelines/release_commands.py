@@ -146,13 +146,18 @@ def tell_difference(found: Difference) -> Iterator[str]:
     yield from tell_changes(*found.summaries)
 
 
+COMPARED = {"values": "value", "texts": "text"}
+"""What a label has, by how it is compared; others have classes."""
+CELL_CHARACTERS = 60
+
+
 def tell_label(name: str, label: Json) -> Iterator[str]:
     """How many samples and cells changed, from which class to which, and some of them."""
     for note in label["notes"]:
         yield f"label     {name}: {note}"
     if not label["compared"]:
         return
-    what = "have another value" if label["compared_by"] == "values" else "have another class"
+    what = f"have another {COMPARED.get(label['compared_by'], 'class')}"
     yield f"label     {name}: {share(label['changed'], label['compared'])} samples {what}" + (
         f", {share(label['cells_changed'], label['cells'])} {label['compared_by']} changed" if label["cells"] else ""
     )
@@ -168,8 +173,13 @@ def tell_examples(examples: Sequence[Json]) -> Iterator[str]:
     if examples:
         yield "          for example"
     yield from aligned(
-        ("           ", each["shard"], each["key"], each["before"], "->", each["after"]) for each in examples
+        ("           ", each["shard"], each["key"], cut(each["before"]), "->", cut(each["after"])) for each in examples
     )
+
+
+def cut(text: str) -> str:
+    """A cell of a table; --json has all of it."""
+    return text if len(text) <= CELL_CHARACTERS else f"{text[: CELL_CHARACTERS - 1]}…"
 
 
 def share(part: int, whole: int) -> str:

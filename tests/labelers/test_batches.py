@@ -1,6 +1,7 @@
 """Batches: full where they can be, soon where they cannot, and nothing is left without an answer."""
 
 import concurrent.futures
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -69,12 +70,36 @@ def test_an_odd_job_is_not_passed_over_for_ever() -> None:
     run = Recorder()
     run.gate.clear()
     batches = Batches(run, 2)
-    submitted(batches, "ob" + "a" * 60)
+    submitted(batches, "ob" + "a" * 200)
     run.gate.set()
     batches.close()
     place = next(number for number, batch in enumerate(run.batches) if 0 in batch)
     assert place <= PATIENCE + 2
-    assert sum(map(len, run.batches)) == 62
+    assert sum(map(len, run.batches)) == 202
+
+
+@pytest.mark.parametrize(("lengths", "filled"), [(1, 0.99), (6, 0.99), (12, 0.98)])
+def test_batches_of_a_long_run_are_full(lengths: int, filled: float) -> None:
+    """With 64 requests open, 8 rows to a batch, and so many lengths of prompts, of which none is rare."""
+    drawn, coming, sizes = random.Random(0), iter(range(3000)), []
+
+    def run(jobs: Sequence[Job]) -> None:
+        sizes.append(len(jobs))
+        for job in jobs:
+            job.future.set_result(None)
+            if next(coming, None) is not None:
+                batches.submit(Job(drawn.randrange(lengths), None))
+
+    batches = Batches(run, 8)
+    batches.expect(1)
+    for _ in range(64):
+        next(coming)
+        batches.submit(Job(drawn.randrange(lengths), None))
+    batches.expect(-1)
+    batches.close()
+    steady = sizes[: -64 // 8 - lengths]
+    assert sum(sizes) == 3000
+    assert sum(steady) / (8 * len(steady)) >= filled
 
 
 def test_who_gave_up_is_left_out() -> None:

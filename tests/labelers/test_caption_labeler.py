@@ -9,9 +9,12 @@ from captioned import BLUE, QUOTING, asked, caption_of, captioner, loaded, png, 
 from relabel.errors import BadSample
 from relabel.labelers.caption import CaptionLabeler, CaptionParameters
 from relabel.labelers.engine_labeler import seed_of
+from relabel.labelers.engines.endpoint import EndpointConfig
 from relabel.labelers.styles import LADDER
 from relabel.reasons import Reason
 from relabel.testing import check_labeler
+
+ENDPOINT = EndpointConfig(url="http://127.0.0.1:1/v1", model="m")
 
 
 def test_it_keeps_every_rule_of_labelers() -> None:
@@ -55,7 +58,9 @@ def test_the_image_is_upright_shrunk_and_never_enlarged() -> None:
 def test_what_is_asked_is_a_chat_or_plain_text() -> None:
     with loaded(captioner(styles=["short"], language="de", guards={"language": "off"})) as labeler:
         caption_of(labeler)
-        system, user = asked(labeler)[0].prompt
+        turns = asked(labeler)[0].prompt
+        assert isinstance(turns, tuple)
+        system, user = turns
         assert (system.role, user.role, len(user.images)) == ("system", "user", 1)
         assert "in German" in system.text
     with loaded(captioner(styles={"short": {"prompt": "{{ style }}:"}}, chat=False)) as labeler:
@@ -213,7 +218,7 @@ def test_the_defaults_are_part_of_the_meaning() -> None:
             "short.prompt: the prompt speaks of 'old', which it is not given",
         ),
         ({"styles": {"short": {"prompt": "{{ old"}}}, "no template, line 1"),
-        ({"fields": ["a-b"]}, "names that a prompt can speak of"),
+        ({"fields": ["a-b"]}, "'a-b' is no name that a prompt can speak of"),
         ({"fields": ["old"]}, "none of its own such as old"),
         ({"guards": {"refusals": "off"}}, "guards.refusals"),
         ({"guards": {"refusal": "drop"}}, "guards.refusal"),
@@ -222,14 +227,12 @@ def test_the_defaults_are_part_of_the_meaning() -> None:
     ],
 )
 def test_what_is_no_caption_is_refused(parameters: dict[str, Any], message: str) -> None:
-    engine = {"kind": "endpoint", "url": "http://127.0.0.1:1/v1", "model": "m"}
     with pytest.raises(ValueError, match=message):
-        CaptionParameters(engine=engine, **parameters)
+        CaptionParameters(engine=ENDPOINT, **parameters)
 
 
 def test_the_registered_labeler_is_this_one_with_the_engine_of_the_recipe() -> None:
-    engine = {"kind": "endpoint", "url": "http://127.0.0.1:1/v1", "model": "m"}
-    labeler = CaptionLabeler(CaptionParameters(engine=engine))
+    labeler = CaptionLabeler(CaptionParameters(engine=ENDPOINT))
     assert (labeler.name, labeler.version, labeler.needs) == ("caption", 1, ("image", "__key__"))
     assert labeler.engine_config.identity()["model"] == "m"
     assert isinstance(labeler.prepare({"image": png(), "__key__": "k"})["image"], np.ndarray)

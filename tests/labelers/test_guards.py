@@ -7,12 +7,13 @@ from bad_captions import bad_captions
 from good_captions import good_captions, halves
 
 from relabel.labelers.guards import Answer, Guards, actions_of, examine, tidied
-from relabel.labelers.languages import guesses_of, other_language
+from relabel.labelers.languages import other_language
 from relabel.labelers.loops import loop_in
 from relabel.labelers.phrases import echo_in, markup_in
 from relabel.labelers.refusals import refusal_in
 from relabel.labelers.text_tokens import counter, estimated
 from relabel.labels.caption import Flag
+from relabel.languages import guesses
 
 ACTIONS = actions_of(Guards())
 
@@ -112,7 +113,7 @@ def test_what_people_write_is_no_markup(text: str) -> None:
 
 def test_short_texts_are_not_said_to_be_of_another_language() -> None:
     for text in ("espresso", "tuxedo cat", "chat noir", "Santa Claus", "A bat.", "déjà vu", "a rabbit"):
-        assert other_language(text, "en") is None, guesses_of(text)
+        assert other_language(text, "en") is None, guesses(text)
     assert other_language("Ein Hund", "en") is None, "too short to say"
     assert other_language("собака", "en") is not None, "but a script is a script"
     assert other_language("a cup of 茶", "en") is None

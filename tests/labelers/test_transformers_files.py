@@ -59,9 +59,9 @@ def test_families_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_identity_is_what_was_chosen_and_changes_answers(llama: Path) -> None:
-    assert config(llama).identity() == {"kind": "transformers", "dtype": "fp32", "pad_to": 16}
+    assert config(llama).identity() == {"kind": "transformers", "dtype": "fp32", "pad_to": 8}
     assert config(llama, at_once=200, exact=False).identity() == config("elsewhere").identity()
-    assert config(llama, pad_to=8).identity() != config(llama).identity()
+    assert config(llama, pad_to=4).identity() != config(llama).identity()
 
 
 def test_files_that_are_not_those_of_the_plan_are_refused(llama: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def recipe(tmp_path: Path, demo_shards: Path) -> Callable[..., Recipe]:
     """`recipe(**sections)`: label maps of 64 px inputs (2 x 2 cells) of the demo's shards into a fresh store."""
 
     def make(**sections: Any) -> Recipe:
-        return photo_recipe(demo_shards, str(tmp_path / "store"), **sections)
+        return photo_recipe(demo_shards, **{"store": str(tmp_path / "store"), **sections})
 
     return make
 

@@ -40,6 +40,7 @@ records = st.builds(
     numerics=st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.dictionaries(st.text(), st.text())),
     data=stored_objects,
     dead_letters=stored_objects,
+    summary=st.text(),
 )  # fmt: skip
 
 

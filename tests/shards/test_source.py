@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from relabel.errors import BadSample
 from relabel.shards.folder import FolderSource
 from relabel.shards.shard import Sample, Value
-from relabel.shards.source import SourceConfig, open_source, pick, selection
+from relabel.shards.source import SourceConfig, has, open_source, pick, selection
 
 
 def config(**fields: Any) -> SourceConfig:
@@ -117,6 +117,24 @@ def test_every_kind_opens(tmp_path: Path) -> None:
         source = config(path=str(tmp_path / path))
         [got] = read_all(open_source(source))
         assert (got.key, pick(source, got, "image")) == (key, b"x")
+
+
+def test_a_need_may_be_met_by_a_member_of_json() -> None:
+    chosen = config(path="a.tar", fields={"old": "txt;json.alt.text", "width": "json.width", "json.raw": "json.raw"})
+
+    def of(need: str, **fields: Value) -> bytes | str | None:
+        return has(chosen, Sample("k", 0, fields), need)
+
+    told = b'{"alt": {"text": "a cat"}, "width": 60, "none": null}'
+    assert of("old", json=told) == "a cat"
+    assert of("old", json=told, txt=b"first") == b"first"
+    assert of("width", json=told) == "60"
+    assert of("old", json=b'{"alt": {"text": null}}') is None
+    assert of("old", json=b'{"alt": {"text": ["a", "list"]}}') is None
+    assert of("old") is None
+    assert of("json.raw", **{"json.raw": b"a field of that name", "json": told}) == b"a field of that name"
+    with pytest.raises(BadSample, match="field 'json', which the recipe reads, is not JSON"):
+        of("old", json=b"{")
 
 
 def test_parquet_reads_the_columns_that_where_and_previews_need(tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ from ..digests import Json
 from ..errors import BadSample
 from ..labels.caption import Flag, caption_contract
 from ..labels.contract import LabelContract
+from ..languages import check_code, detector, model_digest
 from ..reasons import Reason
 from ..shards.shard import Value
 from .engine_labeler import EngineLabeler, SampleCells, seed_of
 from .engines.protocol import Image, Message, Reply, Request
 from .guards import Action, Answer, Finding, Guards, actions_of, examine, tidied, told
 from .labeler import Parameters
-from .languages import check_code, detector, detector_digest, name_of
+from .languages import name_of
 from .prompts import Template, as_data
 from .styles import LADDER, MOST_RUNGS, Rung, Style
 from .text_tokens import counter, tokenizer_digest, tokenizer_files
@@ -104,7 +105,7 @@ class CaptionWriter(EngineLabeler[P]):
         return {
             **super().inspect(),
             "text_tokenizer": tokenizer_digest(self.parameters.text_tokenizer) if self.counts_tokens else None,
-            "language_detector": detector_digest() if self.judges_language else None,
+            "language_detector": model_digest() if self.judges_language else None,
         }
 
     def identity(self) -> dict[str, Json]:

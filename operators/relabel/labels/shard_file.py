@@ -129,7 +129,11 @@ def check_columns(contract: LabelContract, labels: object) -> None:
 
 def column_values(table: pa.Table, column: Column) -> np.ndarray | list[Any]:
     """A label column without nulls, as `label_table` takes it: without a copy where it is dense."""
-    return table.column(column.name).to_pylist() if column.loose else dense(table, column)
+    if not column.loose:
+        return dense(table, column)
+    values: list[Any] = table.column(column.name).to_pylist()
+    # Of no rows an array would be one of numbers.
+    return np.array(values, np.bool_) if column.dtype == "|b1" else values
 
 
 def _label_array(column: Column, ok: Bool[np.ndarray, " rows"], values: np.ndarray | Sequence[Any]) -> pa.Array:

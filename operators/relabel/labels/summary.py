@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ..digests import Json, canonical_json
 from .contract import Column, LabelContract
-from .distribution import Distribution, distribution, from_state, merged
+from .distribution import Distribution, distribution, merged_states
 
 SUMMARISED = ("score", "caption")
 """Kinds of labels of which numbers are described."""
@@ -88,17 +88,17 @@ class Summary:
 
 def from_json(state: Mapping[str, Json]) -> Summary:
     """What `Summary.state` gave."""
-    return Summary(
-        state["shards"],
-        {name: from_state(each) for name, each in state["numbers"].items()},
-        {name: Flags(rows, counts) for name, (rows, counts) in state["flags"].items()},
-        {(new, old): Contest(*counts) for new, old, *counts in state["wins"]},
-    )
+    return add_up_states([state])
 
 
 def parse(text: str) -> Summary:
     """What `Summary.encode` gave."""
     return from_json(json.loads(text))
+
+
+def parse_all(texts: Sequence[str]) -> Summary:
+    """What `add_up` gives of them: a commit does so for a hundred thousand shards."""
+    return add_up_states([json.loads(text) for text in texts])
 
 
 def summarise(contracts: Iterable[LabelContract], table: pa.Table) -> Summary | None:
@@ -123,20 +123,30 @@ def summarise(contracts: Iterable[LabelContract], table: pa.Table) -> Summary | 
 
 def add_up(summaries: Sequence[Summary]) -> Summary:
     """One of all their rows together."""
-    names = dict.fromkeys(name for each in summaries for name in each.numbers)
-    numbers = {name: merged([each.numbers[name] for each in summaries if name in each.numbers]) for name in names}
-    flags: dict[str, Flags] = {}
-    contests: dict[tuple[str, str], Contest] = {}
-    for each in summaries:
-        for name, found in each.flags.items():
-            held = flags.get(name, Flags(0, {}))
-            flags[name] = Flags(held.rows + found.rows, Counter(held.counts) + Counter(found.counts))
-        for pair, contest in each.contests.items():
-            before = contests.get(pair, Contest(0, 0, 0))
-            contests[pair] = Contest(
-                before.larger + contest.larger, before.equal + contest.equal, before.smaller + contest.smaller
-            )
-    return Summary(sum(each.shards for each in summaries), numbers, flags, contests)
+    return add_up_states([each.state() for each in summaries])
+
+
+def add_up_states(states: Sequence[Mapping[str, Json]]) -> Summary:
+    """As `add_up`, of what `Summary.state` gave."""
+    numbers: dict[str, list[Json]] = {}
+    flags: dict[str, Counter[str]] = {}
+    rows: Counter[str] = Counter()
+    contests: dict[tuple[str, str], list[int]] = {}
+    for state in states:
+        for name, each in state["numbers"].items():
+            numbers.setdefault(name, []).append(each)
+        for name, (count, flagged) in state["flags"].items():
+            rows[name] += count
+            flags.setdefault(name, Counter()).update(flagged)
+        for new, old, *counts in state["wins"]:
+            held = contests.setdefault((new, old), [0, 0, 0])
+            held[:] = [before + more for before, more in zip(held, counts, strict=True)]
+    return Summary(
+        sum(state["shards"] for state in states),
+        {name: merged_states(each) for name, each in numbers.items()},
+        {name: Flags(rows[name], dict(each)) for name, each in flags.items()},
+        {names: Contest(*counts) for names, counts in contests.items()},
+    )
 
 
 def is_number(column: Column) -> bool:

@@ -42,10 +42,10 @@ class Comparison:
     first: Int64[np.ndarray, " classes1"] = dataclasses.field(default_factory=no_classes)
     second: Int64[np.ndarray, " classes2"] = dataclasses.field(default_factory=no_classes)
     """Common id of each class of one side; one more at the end for what is ignored."""
-    styles: tuple[str, ...] = ()
-    """Of captions, those that both sides have."""
     notes: tuple[str, ...] = ()
     """What a person must know of it."""
+    styles: tuple[str, ...] = ()
+    """Of captions, those that both sides have."""
 
 
 @dataclasses.dataclass
@@ -95,7 +95,7 @@ def comparison(before: LabelIdentity | None, after: LabelIdentity | None) -> Com
         if not shared:
             return Comparison("nothing", notes=(*notes, "not compared"))
     kind = {"label_map": "cells", "mask": "pixels", "classes": "classes"}.get(one.kind, "values")
-    return Comparison(kind, one, other, names, first, second, notes)
+    return Comparison(kind, one, other, names, first, second, notes=notes)
 
 
 def caption_comparison(
@@ -119,7 +119,7 @@ def differing(before: LabelIdentity, after: LabelIdentity) -> list[str]:
     one, other = (
         each.contract.model_dump(mode="json", exclude={"classes", "name", "kind"}) for each in (before, after)
     )
-    fields = sorted(name for name in one if one[name] != other[name])
+    fields = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
     return found + ([f"the contracts differ in {', '.join(fields)}"] if fields else [])
 
 

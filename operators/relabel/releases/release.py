@@ -85,7 +85,7 @@ class Release:
 
     def _forget(self) -> None:
         """What may have changed since it was read."""
-        for name in ("withdrawn", "redactions", "counts", "summary"):
+        for name in ("withdrawn", "redactions", "counts", "_summary"):
             self.__dict__.pop(name, None)
         self._last = None
 
@@ -119,13 +119,17 @@ class Release:
         concerns = self.withdrawn.concerns  # by the entry's own count: an erasure leaves that as it was published
         return count(self._recounted(entry) if concerns(entry) else entry for entry in self.entries.values())
 
-    @functools.cached_property
+    @property
     def summary(self) -> Summary | None:
         """How its scores are spread, which flags its captions have, how often new captions beat old ones (see
         `labels.summary`), less what was withdrawn since; None where it holds nothing of that kind.
 
         Reads, where samples were withdrawn, all segments, and the label shards that hold such samples, once.
         """
+        return self._summary
+
+    @functools.cached_property
+    def _summary(self) -> Summary | None:
         published = self.version.summary
         if published is None:
             return None

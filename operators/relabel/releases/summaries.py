@@ -1,12 +1,13 @@
 """Summaries of releases: those of its label shards added up; what a receipt and an entry carry of theirs as text."""
 
+import itertools
 from collections.abc import Iterable
 
 import pyarrow as pa
 
 from ..digests import Json
 from ..labels.contract import LabelContract
-from ..labels.summary import Summary, add_up, parse, summarise
+from ..labels.summary import Summary, add_up, parse_all, summarise
 from .segments import Entry
 
 BLOCK = 512
@@ -21,13 +22,12 @@ def shard_summary(contracts: Iterable[LabelContract], table: pa.Table) -> str:
 
 def add_texts(texts: Iterable[str]) -> Summary | None:
     """Of all these shards together; those without are left out, None where that is all of them."""
-    held: list[Summary] = []
-    for text in texts:
-        if text:
-            held.append(parse(text))
-        if len(held) == BLOCK:
-            held = [add_up(held)]
-    return add_up(held) if held else None
+    whole: Summary | None = None
+    rest = iter(text for text in texts if text)
+    while block := list(itertools.islice(rest, BLOCK)):
+        added = parse_all(block)
+        whole = added if whole is None else add_up([whole, added])
+    return whole
 
 
 def release_summary(entries: Iterable[Entry]) -> Json:

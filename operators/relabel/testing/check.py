@@ -400,7 +400,7 @@ def packed(prepared: Sequence[Prepared]) -> Batch:
     return unpack(pack(prepared))
 
 
-def taken(values: np.ndarray | Sequence[np.ndarray], rows: Sequence[int]) -> np.ndarray | Sequence[np.ndarray]:
+def taken(values: np.ndarray | Sequence[Any], rows: Sequence[int]) -> np.ndarray | Sequence[Any]:
     if not isinstance(values, np.ndarray):
         return [values[row] for row in rows]
     chosen = values[list(rows)]

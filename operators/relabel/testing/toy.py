@@ -16,6 +16,7 @@ from ..reasons import Reason, Status
 from ..releases.commit import Draft
 from ..releases.receipts import Receipt, Receipts, keys_digest
 from ..releases.stored import stored
+from ..releases.summaries import shard_summary
 from ..releases.versions import LabelIdentity, meaning_digest
 from ..storage.objects import ObjectStore
 
@@ -40,8 +41,8 @@ def token_of(shard: str, etag: str) -> str:
 
 
 @functools.cache
-def label_shard(shard: str, etag: str, teacher: str) -> tuple[bytes, str]:
-    """The bytes of a label shard of four rows, and its keys' digest."""
+def label_shard(shard: str, etag: str, teacher: str) -> tuple[bytes, str, str]:
+    """The bytes of a label shard of four rows, its keys' digest, its summary."""
     keys = [f"{shard}-{row}" for row in range(len(STATES))]
     values = np.array([int(digest([key, etag, teacher])[:6], 16) / 2**24 for key in keys[2:]], "<f4")
     table = label_table(
@@ -52,7 +53,7 @@ def label_shard(shard: str, etag: str, teacher: str) -> tuple[bytes, str]:
         REASONS,
         {f"{LABEL}_value": values},
     )
-    return encode_label_shard(table), keys_digest(keys)
+    return encode_label_shard(table), keys_digest(keys), shard_summary([contract()], table)
 
 
 def label(store: ObjectStore, run_id: str, shard: str, etag: str, teacher: str, generation: int = 0) -> Receipt:
@@ -65,7 +66,7 @@ def label(store: ObjectStore, run_id: str, shard: str, etag: str, teacher: str, 
     receipts = Receipts(store, meaning(teacher))
     if shard == UNREADABLE:
         return receipts.finish(dead_receipt(fields))
-    data, keys = label_shard(shard, etag, teacher)
+    data, keys, summary = label_shard(shard, etag, teacher)
     letters = json.dumps({"key": f"{shard}-1", "reason": "corrupt_image", "detail": "cut off"}).encode() + b"\n"
     at = f"data/{run_id}/{shard}-{attempt[:12]}"
     store.put(f"{at}.parquet", data)
@@ -75,7 +76,7 @@ def label(store: ObjectStore, run_id: str, shard: str, etag: str, teacher: str, 
             **fields, content_sha256=sha256(f"{shard}{etag}".encode()), status="ok", reason="", detail="",
             rows=4, ok=2, dead=1, filtered=1, reasons={"corrupt_image": 1, "where": 1}, keys_sha256=keys,
             data=stored(f"{at}.parquet", data), dead_letters=stored(f"{at}.dead.jsonl", letters),
-            numerics={"device": "toy"},
+            numerics={"device": "toy"}, summary=summary,
         )
     )  # fmt: skip
 

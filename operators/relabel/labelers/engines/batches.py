@@ -14,7 +14,7 @@ from ...errors import DeviceFailed
 
 LULL_SECONDS = 0.01
 """A batch that is not full is computed when nothing came for so long."""
-PATIENCE = 8
+PATIENCE = 32
 """The request that has waited longest goes after so many batches without it, full or not."""
 
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from .endpoint import EndpointConfig
 from .transformers_engine import TransformersConfig
+from .vllm_engine import VllmConfig
 
-EngineChoice = Annotated[TransformersConfig | EndpointConfig, Field(discriminator="kind")]
-"""`engine: {kind: transformers, model: ...}` or `engine: {kind: endpoint, url: ..., model: ...}`."""
+EngineChoice = Annotated[TransformersConfig | EndpointConfig | VllmConfig, Field(discriminator="kind")]
+"""`engine: {kind: transformers, model: ...}`, `{kind: endpoint, url: ..., model: ...}`, `{kind: vllm, model: ...}`."""

@@ -11,6 +11,9 @@ from ...errors import UsageError
 from .protocol import Message, Request
 from .transformers_model import Model, Reading, first_caption_id
 
+LENGTHS_PER_OCTAVE = 8
+"""Padded lengths between one power of two and the next, at most: so that few prompts share none."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
@@ -111,12 +114,15 @@ def _picture(image: Any) -> Any:
 
 
 def padded_length(model: Model, tokens: int, pad_to: int) -> int:
-    """Of a prompt of so many tokens.
+    """Of a prompt of so many tokens: a multiple of `pad_to`, or of an eighth of the power of two below it.
 
     A prompt is padded by at least one: a batch in which no row is padded would be computed without a mask, by other
     kernels, and whether that is so must not depend on the neighbours.
     """
-    return tokens if pad_to == 1 or model.reading.family == "captioner" else (tokens // pad_to + 1) * pad_to
+    if pad_to == 1 or model.reading.family == "captioner":
+        return tokens
+    step = max(pad_to, (1 << tokens.bit_length() - 1) // LENGTHS_PER_OCTAVE)
+    return (tokens // step + 1) * step
 
 
 def stacked(model: Model, prompts: Sequence[Prompt], length: int) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from ...digests import Json
 from ...errors import UsageError
 from ..labeler import Parameters
+from .spending import Spent
 
 Image = UInt8[np.ndarray, "_height _width 3"]
 Role = Literal["system", "user", "assistant"]
@@ -138,8 +139,8 @@ class Engine(ABC):
         """Versions and hardware that decide the last bits of an answer."""
         return {}
 
-    def spent(self) -> dict[str, Json]:
-        """What was used since the engine was opened: requests, attempts, tokens, cost."""
+    def spent(self) -> Spent:
+        """What was used since the engine was opened: requests, attempts, tokens, cost. Only ever grows."""
         return {}
 
     async def close(self) -> None:
@@ -154,6 +155,13 @@ class EngineConfig(Parameters, ABC):
     @abstractmethod
     def concurrency(self) -> int:
         """Requests that keep the engine busy at a time."""
+
+    @property
+    def lead(self) -> float:
+        """Samples that an actor holds, as a multiple of `concurrency`: those that are asked, those that lie ready, and
+        those that are done and wait for slow ones of their part. More where slow ones are common and very slow.
+        """
+        return 1.5
 
     @property
     @abstractmethod

@@ -27,9 +27,9 @@ class TransformersConfig(EngineConfig):
     """A folder that transformers saved, `hf:org/name[@revision]`, or a .gguf file."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """Of weights and activations."""
-    pad_to: int = Field(default=16, ge=1)
-    """Prompts are filled up to a multiple of so many tokens, and computed with others of that length; 1: none is
-    filled up. Models that add an answer to an image's caption (BLIP, VisionEncoderDecoder) never fill up."""
+    pad_to: int = Field(default=8, ge=1)
+    """Prompts are filled up to a multiple of so many tokens (long ones of more), and computed with others of that
+    length; 1: none is filled up. Prompts of captioners (BLIP, VisionEncoderDecoder) never are."""
     at_once: int = Field(default=64, ge=1)
     """Requests that are open at a time, per actor: at least twice `resources.compute_batch`; the more, the fuller are
     the batches where prompts differ in length."""

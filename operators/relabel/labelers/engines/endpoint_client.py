@@ -1,0 +1,194 @@
+"""Endpoint client: requests to a service that fails now and then: each is answered, or fails for itself, or waits.
+
+Nobody's sample dies of an outage: a failed attempt counts against its request only where others are answered after it.
+"""
+
+import asyncio
+import dataclasses
+import itertools
+import os
+import time
+from collections.abc import Mapping
+from decimal import Decimal
+
+from ...digests import Json, digest
+from ...errors import BadSample, EngineUnreachable
+from ...reasons import Reason
+from .data_urls import data_url
+from .dialects import Unreadable, body_of, path_of, reply_of, usage_of
+from .endpoint import EndpointConfig
+from .pacing import Pace
+from .presence import Presence
+from .protocol import Decoding, Engine, Message, Reply, Request
+from .spending import Spending, Spent
+from .wire import Answer, Failure, Wire
+
+BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 30.0
+"""The n-th failure waits for up to twice as long as the one before."""
+MAX_OUTAGES = 10
+"""A request during which the server went away so often is suspected to be why."""
+CHARACTERS_PER_TOKEN = 3
+TOKENS_PER_IMAGE = 500
+"""Of a budget until the answer tells."""
+HELLO = Request(prompt=(Message("user", "Hello"),), decoding=Decoding(max_tokens=1))
+"""What a probe asks."""
+
+
+@dataclasses.dataclass(slots=True)
+class Course:
+    """One request on its way to an answer."""
+
+    number: int
+    attempts: int = 0
+    own: int = 0
+    """Failures that are its own."""
+    broken_off: int = 0
+    """Failures that were the server's absence."""
+    throttled: int = 0
+    """Times that it was asked to come back later."""
+    cost: Decimal = Decimal(0)
+    begun: float = dataclasses.field(default_factory=time.monotonic)
+    outages_before: int = 0
+    """That the engine had seen when this was sent last."""
+
+    def backoff(self, failures: int) -> float:
+        """Anything up to a bound that doubles: requests that failed together do not come back together."""
+        bound = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(failures, 16))
+        return bound * (int(digest([os.getpid(), self.number, self.attempts])[:12], 16) / float(16**12))
+
+
+class Endpoint(Engine):
+    """A service behind a URL. All of its requests run in one event loop."""
+
+    in_process = False
+    reproducible = False
+
+    def __init__(self, config: EndpointConfig) -> None:
+        self.config = config
+        self._wire = Wire(config.url, config.headers(), config.timeout_seconds, config.api_key_env)
+        self._presence = Presence(config.url, self._probe, config.patience_seconds)
+        self._pace = Pace(config.requests_per_minute, config.tokens_per_minute)
+        self._room = asyncio.Semaphore(config.at_once)
+        self._spending = Spending(config.price.prompt, config.price.completion)
+        self._numbers = itertools.count()
+
+    def spent(self) -> Spent:
+        return self._spending.to_json()
+
+    def numerics(self) -> dict[str, Json]:
+        return {"engine": f"endpoint, {self.config.dialect}"}
+
+    async def close(self) -> None:
+        await self._presence.close()
+        await self._wire.close()
+
+    async def generate(self, request: Request) -> Reply:
+        course = Course(next(self._numbers))
+        path, body = path_of(request), self._body(request, await self._urls(request))
+        while True:
+            got = await self._attempt(course, path, body, booked_tokens(request))
+            if isinstance(got, Answer):
+                try:
+                    reply = reply_of(got.content, request, self.config.dialect)
+                except Unreadable as error:
+                    got = Failure(str(error))
+                else:
+                    return self._answered(reply, course)
+            if got.throttled:
+                await self._slow_down(course, got)
+            else:
+                await self._judge(course, got)
+
+    def _answered(self, reply: Reply, course: Course) -> Reply:
+        self._presence.answered()
+        self._spending.requests += 1
+        seconds = time.monotonic() - course.begun
+        return dataclasses.replace(reply, seconds=seconds, attempts=course.attempts, cost=float(course.cost))
+
+    def _body(self, request: Request, urls: list[str]) -> Mapping[str, Json]:
+        body = body_of(request, self.config.model, self.config.dialect, self.config.ask_logprobs, urls)
+        return {name: value for name, value in {**body, **self.config.extra}.items() if value is not None}
+
+    async def _urls(self, request: Request) -> list[str]:
+        """Encoded beside the loop: a large image takes as long as many answers."""
+        form, quality = self.config.image_format, self.config.jpeg_quality
+        return [await asyncio.to_thread(data_url, image, form, quality) for image in request.all_images]
+
+    async def _attempt(self, course: Course, path: str, body: Mapping[str, Json], booked: int) -> Answer | Failure:
+        """Sends a request once nobody doubts that the server is there, and there is room."""
+        while True:
+            await self._presence.require()
+            async with self._room:
+                await self._pace.wait(booked)
+                if not self._presence.away:
+                    return await self._send(course, path, body, booked)
+
+    async def _send(self, course: Course, path: str, body: Mapping[str, Json], booked: int) -> Answer | Failure:
+        course.attempts, course.outages_before = course.attempts + 1, self._presence.outages
+        self._spending.attempts += 1
+        try:
+            got = await self._wire.post(path, body)
+        except BadSample:
+            self._presence.answered()
+            raise
+        if (usage := usage_of(got.content)) is not None:
+            course.cost += self._spending.use(*usage)
+            self._pace.used(sum(usage), booked)
+        return got
+
+    async def _slow_down(self, course: Course, failure: Failure) -> None:
+        """Comes back when the server said, not before; raises EngineUnreachable where that takes too long."""
+        course.throttled += 1
+        wait = (failure.after or 0.0) + course.backoff(course.throttled - 1)
+        patience = self.config.patience_seconds
+        quiet = time.monotonic() - max(self._presence.last_answer, course.begun)
+        if max(failure.after or 0.0, quiet) > patience:
+            raise EngineUnreachable(
+                f"{self.config.url} asks for fewer requests ({failure.detail}) and has answered none for "
+                f"{quiet:.0f} s; patience_seconds is {patience:g}. Lower at_once, or set requests_per_minute; run "
+                "again to go on."
+            )
+        await asyncio.sleep(wait)
+
+    async def _judge(self, course: Course, failure: Failure) -> None:
+        """Returns when the request may be sent again. Raises BadSample where it failed for itself too often, and
+        EngineUnreachable where the server stays away.
+        """
+        answers = self._presence.answers
+        if failure.away:
+            self._presence.doubt(broken=True, refused=failure.refused)
+        await asyncio.sleep(max(failure.after or 0.0, course.backoff(course.own)))
+        await self._presence.judge(answers)
+        if self._presence.outages == course.outages_before:
+            course.own += 1
+        else:
+            course.broken_off += 1
+        if course.own >= self.config.attempts:
+            raise BadSample(
+                Reason.ENGINE_ERROR, f"{course.own} attempts failed while others were answered: {failure.detail}"
+            )
+        if course.broken_off >= MAX_OUTAGES:
+            raise EngineUnreachable(
+                f"{self.config.url} went away {course.broken_off} times while one request was open ({failure.detail}): "
+                "it may be what ends the server. Look into the server's log; run again to go on."
+            )
+
+    async def _probe(self) -> str | None:
+        """Asks a few words: None where the server answers them, refuses them, or asks to be asked later."""
+        async with self._room:
+            try:
+                got = await self._send(Course(next(self._numbers)), path_of(HELLO), self._body(HELLO, []), 0)
+                if isinstance(got, Answer):
+                    reply_of(got.content, HELLO, self.config.dialect)
+            except BadSample:
+                return None
+            except Unreadable as error:
+                return str(error)
+        return got.detail if isinstance(got, Failure) and not got.throttled else None
+
+
+def booked_tokens(request: Request) -> int:
+    """What a request may take, of a budget; the answer will tell."""
+    prompt = request.prompt if isinstance(request.prompt, str) else " ".join(each.text for each in request.prompt)
+    images = TOKENS_PER_IMAGE * len(request.all_images)
+    return len(prompt) // CHARACTERS_PER_TOKEN + images + request.decoding.max_tokens
