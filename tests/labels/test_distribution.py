@@ -92,6 +92,12 @@ def test_small_whole_numbers_are_exact(numbers: list[int], share: float) -> None
     assert quantile in {ordered[math.floor(rank)], ordered[math.ceil(rank)]}
 
 
+def test_zeros_are_zero_and_ends_are_known() -> None:
+    assert found([0.0] * 9 + [0.5]).quantile(0.5) == 0.0
+    assert found([-3e30] * 3).quantile(0.5) == pytest.approx(-3e30)
+    assert found([-3e30, 1.0, 3e30]).quantile(0.0) <= -(2.0**MOST)
+
+
 def test_what_is_not_finite_is_left_out() -> None:
     assert found([math.nan, 1.0, math.inf, -math.inf]).count == 1
     assert distribution(np.array([math.nan])) is None

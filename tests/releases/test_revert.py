@@ -189,7 +189,8 @@ def test_every_operation_fails_in_every_way(fault: Fault) -> None:
         receipts = finish_shards(start, "run-1", {"a.tar": "0", "b.tar": "0"}, "small")
         commit(start, toy_draft("run-1", 1, receipts, "small"))
         other = label(start, "run-2", "a.tar", "1", "small")
-        again = dataclasses.replace(receipts[0], generation=1, data=other.data, dead_letters=other.dead_letters)
+        fields = {name: getattr(other, name) for name in ("data", "dead_letters", "summary")}
+        again = dataclasses.replace(receipts[0], generation=1, **fields)
         Receipts(start, meaning("small")).finish(again)
         commit(start, toy_draft("run-2", 2, [again, receipts[1]], "small"))
         wanted = read_version(start, 2).content_digest

@@ -56,8 +56,9 @@ def load_pretrained(checkpoint: Checkpoint, task: Task) -> Any:
     Raises Refused where the folder holds no model for the task, or any weight did not come from the checkpoint.
     """
     automatic, maker = MAKERS[task]
+    transformers = import_transformers()
     try:
-        network, loading = getattr(import_transformers(), automatic).from_pretrained(
+        network, loading = getattr(transformers, automatic).from_pretrained(
             checkpoint.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32,
             output_loading_info=True, trust_remote_code=False,
         )  # fmt: skip

@@ -62,7 +62,8 @@ class Distribution:
             if rank < before + here or before + here == self.count:
                 low, high = edges(index)
                 part = min(1.0, (rank - before + 0.5) / here)
-                value = low + (high - low) * part if math.isfinite(high - low) else low
+                value = low + (high - low) * part if math.isfinite(high - low) else max(low, -(2.0**MOST))
+                value = value if index else 0.0
                 value = min(max(value, self.smallest), self.largest)
                 return float(math.trunc(value)) if self.whole else value
             before += here
