@@ -5,7 +5,6 @@ import sys
 
 from .terminal import Add, add_overrides, emit, say
 
-
 EXAMPLE = """a recipe (all fields: pipelines/tuning_recipe.py):
   name: captioner
   model: efficientnet-lite0          # a new small captioner; or a folder, or hf:org/name@commit, to go on from

@@ -1,4 +1,4 @@
-"""Tuning loading: a tuning recipe from YAML, a mapping or a file, with overrides; every mistake named with its place."""
+"""Tuning loading: a tuning recipe from YAML, a mapping or a file, with overrides; mistakes named with their place."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -83,7 +83,7 @@ class Tuning:
             torch.manual_seed(int(digest(["step", settings.seed, number, self.group.rank])[:15], 16))
             loss, count = self.loss(self.order.step(number)[self.group.rank :: self.group.size])
             self.optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         sums = torch.tensor([float(loss.detach()), count], dtype=torch.float64)
         gradients = [value.grad for value in weights.values() if value.grad is not None]
         self.group.sum([sums, *gradients])

@@ -67,7 +67,8 @@ class TunedModel:
 
     def pixels(self, images: Sequence[UInt8[np.ndarray, "y x 3"]]) -> Float[Tensor, "rows 3 height width"]:
         processor = self.reading.processor
-        return processor(images=list(images), return_tensors="pt")["pixel_values"].to(self.device)
+        pixels: Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"].to(self.device)
+        return pixels
 
     def features(self, pixels: Float[Tensor, "rows 3 height width"]) -> Float[Tensor, "rows cells channels"]:
         """Of any number of images, ROWS at a time; what fills the last pass is dropped."""
@@ -109,7 +110,8 @@ class TunedModel:
         prompt = torch.tensor([self.prompt(style)], device=self.device).expand(len(features), -1)
         outputs = importlib.import_module("transformers.modeling_outputs").BaseModelOutput(last_hidden_state=features)
         written = self.network.generate(
-            encoder_outputs=outputs, decoder_input_ids=prompt, decoder_attention_mask=torch.ones_like(prompt), eos_token_id=self.end, pad_token_id=self.pad,
+            encoder_outputs=outputs, decoder_input_ids=prompt, decoder_attention_mask=torch.ones_like(prompt),
+            eos_token_id=self.end, pad_token_id=self.pad,
             max_new_tokens=min(longest, self.context - prompt.shape[1]), do_sample=False, num_beams=1,
         )  # fmt: skip
         return [self.text(row) for row in written[:, prompt.shape[1] :].tolist()]

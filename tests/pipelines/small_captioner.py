@@ -1,12 +1,16 @@
 """Small captioner: a random VisionEncoderDecoder of ViT and GPT-2, and a language model, as folders."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-WORDS = "short: long: a and red blue green ball box on in at the left right middle top bottom".split()
+WORDS = [
+    "short:", "long:", "a", "and", "red", "blue", "green", "ball", "box", "on", "in", "at", "the", "left", "right",
+    "middle", "top", "bottom",
+]  # fmt: skip
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 
 
@@ -20,7 +24,7 @@ def save_tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def decoder(**changes: object) -> transformers.GPT2LMHeadModel:
+def decoder(**changes: Any) -> transformers.GPT2LMHeadModel:
     config = transformers.GPT2Config(
         n_embd=16, n_layer=1, n_head=2, n_positions=32, vocab_size=len(SPECIAL) + len(WORDS), bos_token_id=1,
         eos_token_id=2, pad_token_id=0, **changes,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from drawn_stamps import small_maker, write_stamps
 
-from pipelines.scenes import LAYOUTS, SIZE, Scene, SceneMaker, demo_photos, side_of_pair, write_scenes
+from pipelines.scenes import LAYOUTS, SIZE, Scene, SceneMaker, Side, demo_photos, side_of_pair, write_scenes
 from pipelines.stamps import INSTALLED, PLACE, find_stamps, read_stamps
 from relabel.errors import UsageError
 from relabel.metrics.caption_match import word_f1, words_of
@@ -107,7 +107,8 @@ def test_the_two_sides_share_things_but_no_pair(maker: SceneMaker) -> None:
         pairs[side] = {frozenset(names) for names in shown if len(names) == 2}
         things[side] = {name for names in shown for name in names}
     assert not pairs["tuning"] & pairs["held-out"]
-    assert len(pairs["held-out"]) > 1 and len(pairs["tuning"]) + len(pairs["held-out"]) == 15
+    assert len(pairs["held-out"]) > 1
+    assert len(pairs["tuning"]) + len(pairs["held-out"]) == 15
     assert things["tuning"] == things["held-out"] == {stamp.caption for stamp in maker.stamps}
     assert side_of_pair("a red ball", "a blue box") == side_of_pair("a blue box", "a red ball")
 
@@ -127,10 +128,11 @@ def test_alt_texts_are_poor_in_every_way(maker: SceneMaker) -> None:
 
 
 def test_shards_hold_the_members_of_their_side(maker: SceneMaker, tmp_path: Path) -> None:
-    for side, wanted in (
-        ("tuning", {"jpg", "json", "long.txt", "short.txt"}),
-        ("held-out", {"gold.long.txt", "gold.short.txt", "jpg", "json", "txt"}),
-    ):
+    sides: dict[Side, set[str]] = {
+        "tuning": {"jpg", "json", "long.txt", "short.txt"},
+        "held-out": {"gold.long.txt", "gold.short.txt", "jpg", "json", "txt"},
+    }
+    for side, wanted in sides.items():
         files = sorted(write_scenes(maker, side, 5, tmp_path / side, shards=2).iterdir())
         names = [name for file in files for name in members(file)]
         assert len({name.partition(".")[0] for name in names}) == 5

@@ -40,7 +40,7 @@ FIRST_SPREAD = 0.07
 PAD, START, END, UNKNOWN = "[PAD]", "[START]", "[END]", "[UNK]"
 
 
-class GridEncoderConfig(PreTrainedConfig):  # type: ignore[misc]
+class GridEncoderConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """What the encoder computes."""
 
     model_type = MODEL_TYPE
@@ -53,7 +53,7 @@ class GridEncoderConfig(PreTrainedConfig):  # type: ignore[misc]
         super().__init__(**others)
 
 
-class GridEncoder(PreTrainedModel):  # type: ignore[misc]
+class GridEncoder(PreTrainedModel):  # type: ignore[no-untyped-call]
     """[n, 3, image_size, image_size] to [n, cells, hidden_size]: a cell's features, then waves that say where it is.
 
     Features have mean 0 and variance 1 over the channels of a cell: captions are then learned three times as fast.
@@ -66,7 +66,7 @@ class GridEncoder(PreTrainedModel):  # type: ignore[misc]
         super().__init__(config)
         self.network = lite_network(config.network)
         self.side = config.image_size // CELL_PIXELS
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
         self.requires_grad_(False)
 
     def forward(self, pixel_values: Float[Tensor, "n 3 y x"], **_: Any) -> BaseModelOutput:
@@ -129,7 +129,8 @@ def new_captioner(
     Equal arguments give equal bytes. `longest` is the most tokens of a prompt and its caption.
     """
     classifier = load_classifier(find_checkpoint(network))
-    size = int(classifier.network._global_params.image_size)
+    parameters: Any = classifier.network._global_params
+    size = int(parameters.image_size)
     tokenizer = word_tokenizer(words)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -153,7 +154,7 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     vocabulary = {word: index for index, word in enumerate([PAD, START, END, UNKNOWN, *sorted(set(words))])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, pad_token=PAD, bos_token=START, eos_token=END, unk_token=UNKNOWN,
         clean_up_tokenization_spaces=False, padding_side="right",
     )  # fmt: skip
@@ -162,12 +163,15 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
 def decoder_config(
     tokenizer: PreTrainedTokenizerFast, width: int, layers: int, heads: int, longest: int, dropout: float
 ) -> GPT2Config:
-    return GPT2Config(
+    special: Any = tokenizer  # its ids, which are typed as what they might be elsewhere
+    config = GPT2Config(
         vocab_size=len(tokenizer), n_embd=width, n_layer=layers, n_head=heads, n_positions=longest + 2,
         initializer_range=FIRST_SPREAD, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
-        is_decoder=True, add_cross_attention=True,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        add_cross_attention=True,
+        bos_token_id=special.bos_token_id, eos_token_id=special.eos_token_id, pad_token_id=special.pad_token_id,
     )  # fmt: skip
+    config.is_decoder = True
+    return config
 
 
 def settle(config: PreTrainedConfig | Any, tokenizer: PreTrainedTokenizerFast) -> None:
