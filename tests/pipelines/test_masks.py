@@ -137,7 +137,7 @@ def test_a_release_of_other_labels_is_refused(
     released: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Release, "labels", {"tone": scores("tone", "mean")})
-    with pytest.raises(UsageError, match=r"of the kinds label_map, mask; this release has tone \(score\)"):
+    with pytest.raises(UsageError, match=r"of the kinds caption, label_map, mask; this release has tone \(score\)"):
         preview(released, tmp_path / "none.png", 3)
     assert list(tmp_path.iterdir()) == []
 
