@@ -221,7 +221,8 @@ def test_budgets_are_kept_and_spread(serve: Serve) -> None:
 
 def test_the_price_is_what_the_server_told_to_the_last_digit(serve: Serve) -> None:
     troubles = {"throttle": 0.05, "error": 0.05, "malformed": 0.05, "empty": 0.1, "half": 0.03}
-    server = serve(latency_seconds=0.005, troubles=troubles, crash_at=(60,), down_seconds=0.3, retry_after="0")
+    # No crash here: on a busy machine the server may die between an answer and its own account of it.
+    server = serve(latency_seconds=0.005, troubles=troubles, retry_after="0")
     requests = [ask(f"word number {row}", row) for row in range(120)]
     outcomes, engine = asked(server.url, requests, 30, at_once=10, price={"prompt": 0.15, "completion": 0.6})
     assert texts(outcomes) == [f"WORD NUMBER {row}#{row}" for row in range(120)]
