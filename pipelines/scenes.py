@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from relabel.digests import canonical_json, digest
 
@@ -26,7 +26,7 @@ Picture = UInt8[np.ndarray, "_ _ 3"]
 
 SIZE = 224
 """Of a scene, in pixels."""
-LONGER_SIDE = {1: (120, 160), 2: (100, 132)}
+LONGER_SIDE = {1: (140, 180), 2: (112, 140)}
 """Of each of so many cut-outs, in pixels: from, below."""
 JITTER = 8
 """How far a cut-out's middle may lie from where the words say, in pixels."""
@@ -44,6 +44,8 @@ HELD_OUT_SHARE = 5
 """One in so many pairs is held out."""
 ALONE_SHARE = 3
 """One in so many scenes shows one thing."""
+BLUR = 3
+"""Of the background, in pixels: as through a lens that is set on what lies before it."""
 QUALITY = 90
 LANGUAGES = ("de", "es", "fr", "it", "nl", "pl", "pt", "sv")
 
@@ -81,7 +83,7 @@ class Scene:
 
     @property
     def long(self) -> str:
-        return " and ".join(f"{placed.stamp.caption} {placed.place}" for placed in self.things)
+        return " and ".join(f"{placed.place} {placed.stamp.caption}" for placed in self.things)
 
     def facts(self) -> dict[str, object]:
         return {"things": [placed.stamp.name for placed in self.things], "photo": self.photo, "alt_kind": self.alt_kind}
@@ -184,7 +186,7 @@ def background(draw: Draw, photo: Picture) -> Image.Image:
     )
     if draw.below(2):
         part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return part.convert("RGBA")
+    return part.filter(ImageFilter.GaussianBlur(BLUR)).convert("RGBA")
 
 
 def side_of_pair(first: str, second: str) -> Side:

@@ -8,8 +8,10 @@ from pydantic import ValidationError
 
 from relabel.errors import UsageError
 
-from .loading import assigned, explain, find, parse, read
+from .loading import SHIPPED, assigned, explain, find, parse, read
 from .tuning_recipe import TuningRecipe
+
+SHIPPED_TUNING = SHIPPED / "tuning"
 
 
 def load_tuning(recipe: str | Path | Mapping[str, Any] | TuningRecipe, overrides: Sequence[str] = ()) -> TuningRecipe:
@@ -19,7 +21,7 @@ def load_tuning(recipe: str | Path | Mapping[str, Any] | TuningRecipe, overrides
     elif isinstance(recipe, Mapping):
         fields, where = dict(recipe), "recipe"
     else:
-        path = find(recipe)
+        path = find(recipe, SHIPPED_TUNING)
         fields, where = parse(read(path), str(path)), str(path)
     for override in overrides:
         fields = assigned(fields, override, TuningRecipe)

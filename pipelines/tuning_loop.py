@@ -97,7 +97,7 @@ class Tuning:
 
     def loss(self, batch: Sequence[tuple[int, str]]) -> tuple[torch.Tensor, int]:
         features = self.features.of([index for index, _ in batch])
-        features = torch.nn.functional.dropout(features, self.settings.feature_dropout)
+        features = self.model.thinned(features, self.settings.feature_dropout)
         styles = [style for _, style in batch]
         tokens = self.model.tokens(styles, [self.data.training[index].captions[style] for index, style in batch])
         return self.model.loss(features, tokens), tokens.count

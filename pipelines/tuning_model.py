@@ -79,6 +79,17 @@ class TunedModel:
             found.append(self.network.encoder(pixel_values=filled).last_hidden_state[: len(some)])
         return torch.cat(found)
 
+    def thinned(
+        self, features: Float[Tensor, "rows cells channels"], share: float
+    ) -> Float[Tensor, "rows cells channels"]:
+        """Without that share of the features, drawn anew for every row and cell; channels that say where a cell is
+        (the configuration's `place_channels`, the last ones) stay.
+        """
+        if share == 0:
+            return features
+        seen = features.shape[2] - getattr(self.network.encoder.config, "place_channels", 0)
+        return torch.cat([torch.nn.functional.dropout(features[..., :seen], share), features[..., seen:]], dim=2)
+
     def tokens(self, styles: Sequence[str], captions: Sequence[str]) -> Tokens:
         rows = [self.row(style, caption) for style, caption in zip(styles, captions, strict=True)]
         length = max(len(given) for given, _ in rows)

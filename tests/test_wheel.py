@@ -113,7 +113,7 @@ def test_the_wheel_holds_every_module_and_recipe(wheel: Path, root: Path) -> Non
     library, programs = root / "operators" / "relabel", root / "pipelines"
     expected = {f"relabel/{path.relative_to(library).as_posix()}" for path in library.rglob("*.py")}
     expected |= {f"relabel/pipelines/{path.relative_to(programs).as_posix()}" for path in programs.rglob("*.py")}
-    expected |= {f"relabel/pipelines/recipes/{path.name}" for path in (programs / "recipes").glob("*.yaml")}
+    expected |= {f"relabel/pipelines/{path.relative_to(programs).as_posix()}" for path in programs.rglob("*.yaml")}
     assert held == expected | {"relabel/py.typed"}
 
 

@@ -88,7 +88,7 @@ def test_captions_say_what_is_where(maker: SceneMaker) -> None:
     for index in range(40):
         scene = maker.scene("tuning", index)
         assert [placed.place for placed in scene.things] in [list(layout) for layout in LAYOUTS[len(scene.things)]]
-        assert scene.long == " and ".join(f"{placed.stamp.caption} {placed.place}" for placed in scene.things)
+        assert scene.long == " and ".join(f"{placed.place} {placed.stamp.caption}" for placed in scene.things)
         assert scene.short == " and ".join(placed.stamp.caption for placed in scene.things)
         colours = [placed.stamp.caption.split()[1] for placed in scene.things]
         for colour, placed in zip(colours, scene.things, strict=True):

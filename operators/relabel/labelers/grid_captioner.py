@@ -35,8 +35,12 @@ from .grid_names import MODEL_TYPE
 CELL_PIXELS = 32
 CHANNELS = 1280
 """Of the last features of every lite network."""
+PLACE_WEIGHT = 6.0
+"""Of the waves: of height 1 they drown among the channels, and "on the left" is guessed."""
 FIRST_SPREAD = 0.07
 """Of the decoder's first weights: what it reads must matter from the first step on."""
+DERIVED = ("hidden_size", "place_channels")
+"""Fields of the configuration that follow from others."""
 PAD, START, END, UNKNOWN = "[PAD]", "[START]", "[END]", "[UNK]"
 
 
@@ -49,8 +53,10 @@ class GridEncoderConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         self, network: str = "efficientnet-lite0", image_size: int = 224, frequencies: int = 8, **others: Any
     ) -> None:
         self.network, self.image_size, self.frequencies = network, image_size, frequencies
-        self.hidden_size = CHANNELS + 4 * frequencies
-        super().__init__(**others)
+        self.place_channels = 4 * frequencies
+        """The last channels, which say where a cell is: nothing to be left out while it is tuned."""
+        self.hidden_size = CHANNELS + self.place_channels
+        super().__init__(**{name: value for name, value in others.items() if name not in DERIVED})
 
 
 class GridEncoder(PreTrainedModel):  # type: ignore[no-untyped-call]
@@ -102,12 +108,12 @@ def lite_network(name: str) -> Any:
 
 
 def waves(side: int, frequencies: int) -> Float[Tensor, "cells waves"]:
-    """Sines and cosines of a cell's row and column, from half a wave over the image on."""
+    """Sines and cosines of a cell's row and column, from half a wave over the image on, PLACE_WEIGHT high."""
     turns = (torch.arange(side) + 0.5) / side * math.pi
     angles = turns[:, None] * torch.arange(1, frequencies + 1)
     one = torch.cat([angles.sin(), angles.cos()], dim=1)
     rows, columns = one[:, None].expand(side, side, -1), one[None].expand(side, side, -1)
-    return torch.cat([rows, columns], dim=2).flatten(0, 1)
+    return PLACE_WEIGHT * torch.cat([rows, columns], dim=2).flatten(0, 1)
 
 
 def register() -> None:
