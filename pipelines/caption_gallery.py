@@ -23,7 +23,7 @@ COLUMNS = 2
 WIDTH_INCHES, CARD_INCHES = 11.0, 1.85
 HEADER, FOOTER = 0.95, 0.4
 GOOD = "#2e7d4f"
-CHARACTERS = 38
+CHARACTERS = 32
 """Of a line beside one image."""
 LINES = 10.0
 """Of a card, in its height."""

@@ -8,7 +8,8 @@ import os
 import pickle
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,43 +36,78 @@ QUIET = {
 }
 # A local Ray ends every worker above one per CPU that was idle for a second, and its successor imports all again.
 LASTING = {"RAY_idle_worker_killing_time_threshold_ms": "600000"}
+NUM_READERS = 2
+"""For which a local Ray has room beside the actors."""
 
 
-@contextlib.contextmanager
-def connected(resources: Resources, pools: int, address: str | None, plugins: Sequence[str] = ()) -> Iterator[None]:
-    """A Ray session: the one that this process already has, a running cluster, or a fresh local one.
+class Session:
+    """The Ray of one run: the one that this process already has, a running cluster, or a fresh local one."""
 
-    `pools` is the number of actor pools, one per step. Workers import the modules `plugins` as this process does. What
-    was started here is shut down here.
-    """
-    if ray.is_initialized():
-        require_plugins(plugins)
-        yield
-        return
-    os.environ.update({name: value for name, value in {**QUIET, **LASTING}.items() if name not in os.environ})
-    if not os.environ.get("RELABEL_DEBUG"):
-        # Ray logs a failed task's traceback before it raises it; the error that is raised says it once.
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    # Ray prints what it thinks of lost nodes on standard output, where our answer goes.
-    with contextlib.redirect_stdout(sys.stderr):
-        if address is None:
-            require_room()
-            try:
-                start_local(resources, pools, plugins)
-            except (OSError, RayError) as error:
-                ray.shutdown()
-                raise failed_start(error) from error
-        else:
-            join(address, plugins)
-        try:
+    def __init__(
+        self, resources: Resources, num_pools: int, address: str | None = None, plugins: Sequence[str] = ()
+    ) -> None:
+        """`num_pools` is the number of actor pools, one per step; workers import `plugins` as this process does."""
+        self.resources, self.num_pools, self.address, self.plugins = resources, num_pools, address, plugins
+        # What starts Ray must live as long: the kernel ends Ray's processes with the thread that started them.
+        self._thread = ThreadPoolExecutor(1, "ray")
+        self._ahead: Future[None] | None = None
+        self._started = False
+
+    def start_ahead(self, imports: Callable[[], None]) -> None:
+        """Begin to start beside other work, workers and their `imports` too; `connected` waits, `close` ends it."""
+        if not ray.is_initialized():
+            self._ahead = self._thread.submit(self._start_warm, imports)
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        """Inside, there is a Ray; what was started for it is shut down afterwards."""
+        if ray.is_initialized() and self._ahead is None:
+            require_plugins(self.plugins)
             yield
-        finally:
+            return
+        # Ray prints what it thinks of lost nodes on standard output, where our answer goes.
+        with contextlib.closing(self), contextlib.redirect_stdout(sys.stderr):
+            if self._ahead is None:
+                self._start()
+            else:
+                self._ahead.result()
+            yield
+
+    def close(self) -> None:
+        """Shut down what was started here, if anything was."""
+        if self._ahead is not None:
+            wait([self._ahead])
+        if self._started:
             ray.shutdown()
+            self._started = False
+        self._thread.shutdown()
+
+    def _start(self) -> None:
+        self._started = True
+        os.environ.update({name: value for name, value in {**QUIET, **LASTING}.items() if name not in os.environ})
+        if not os.environ.get("RELABEL_DEBUG"):
+            # Ray logs a failed task's traceback before it raises it; the error that is raised says it once.
+            logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        if self.address is not None:
+            join(self.address, self.plugins)
+            return
+        require_room()
+        try:
+            start_local(self.resources, self.num_pools, self.plugins)
+        except (OSError, RayError) as error:
+            ray.shutdown()
+            raise failed_start(error) from error
+
+    def _start_warm(self, imports: Callable[[], None]) -> None:
+        self._start()
+        warm = ray.remote(num_cpus=0)(imports)
+        for _ in range(self.num_pools + NUM_READERS):
+            warm.remote()
 
 
 def start_local(resources: Resources, pools: int, plugins: Sequence[str] = ()) -> None:
     """One machine; enough logical CPUs for the actors and two readers even where cores are few."""
-    needed = pools * (resources.actors.max if resources.actors else 1) * resources.threads + 2
+    needed = pools * (resources.actors.max if resources.actors else 1) * resources.threads + NUM_READERS
     far = [name for name in plugins if name != SCRIPT and not nearby(name)]
     with inherited({**ALLOCATOR, "PYTHONPATH": os.pathsep.join(import_roots())}):
         ray.init(

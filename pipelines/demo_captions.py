@@ -47,9 +47,7 @@ def demo_captions(folder: str, stream: IO[str]) -> int:
     assert outcome.release is not None
     release = relabel.open(str(home / "captions")).release()
     picture = home / "captions.png"
-    draw_gallery(
-        list(cards(release, NUM_DRAWN)), "Recaptioned: old alt text, new short and long", measured(release), picture
-    )
+    draw_gallery(list(cards(release, NUM_DRAWN)), TITLE, measured(release), picture)
     say(f"release       {outcome.release.version}: {measured(release)}")
     say(f"picture       {picture}   ({time.monotonic() - begun:.0f} s)")
     say("")

@@ -124,6 +124,10 @@ def _metadata(tasks: Sequence[ShardTask]) -> BlockMetadata:
     return BlockMetadata(num_rows=None, size_bytes=sum(task.shard.size for task in tasks), exec_stats=None)
 
 
+def imports() -> None:
+    """Called in a worker that is not busy yet, it does there what takes longest: it imports this module."""
+
+
 def build(job: Job, tasks: Sequence[ShardTask], pool: Pool) -> Dataset:
     """The lazy graph of a job: one event per part that was labelled and written."""
     engines = any(isinstance(each, EngineLabeler) for each in job.labelers)

@@ -38,7 +38,7 @@ from .job import Job, Part, Replay, ShardTask
 from .leasing import IfBusy, leased
 from .loading import load, lock_path
 from .plan import Plan, Todo, explain, find_parts, make_job, require_sources, with_parts
-from .running import Outcome, carry_out, draft
+from .running import Outcome, carry_out, draft, session_of
 from .stopping import StopRequest
 from .writing import read_part
 
@@ -94,7 +94,7 @@ def replay(
     stop = StopRequest()
     with leased(job, functools.partial(plan_replay, job, release, reason), stop, if_busy) as (todo, lease):
         finish = keep_unpublished if release is None else functools.partial(publish_repaired, lease=lease)
-        return summary(carry_out(todo, dict(todo.done), stop, finish, address))
+        return summary(carry_out(todo, dict(todo.done), stop, finish, session_of(job, address)))
 
 
 def plan_replay(job: Job, release: int | str | None, reason: str | None = None) -> Plan:

@@ -19,16 +19,18 @@ from relabel.errors import RelabelError
 from relabel.labelers.engines.spending import Spent
 from relabel.labels.summary import from_json
 from relabel.releases.commit import Draft, commit
+from relabel.releases.leases import left_unpublished
 from relabel.releases.operators import claim_source
 from relabel.releases.partitions import WHOLE, Partition
 from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.taken_back import refuse_taken_back
 from relabel.releases.versions import Version
 from relabel.shards.source import open_source
+from relabel.storage.objects import ObjectStore
 
 from . import graph
 from .budget import budget_of, check_budget
-from .cluster import actor_pool, connected, require_travels
+from .cluster import Session, actor_pool, require_travels
 from .coverage import Coverage
 from .fullness import out_of_room
 from .job import Job, Part
@@ -121,7 +123,12 @@ def run(
     """
     job = make_job(load(recipe, overrides), lock_path(recipe))
     stop = StopRequest()
-    with leased(job, functools.partial(plan, job, limit, check_content, partition), stop, if_busy) as (todo, lease):
+    make_plan = functools.partial(plan, job, limit, check_content, partition)
+    with contextlib.ExitStack() as held:
+        session = held.enter_context(contextlib.closing(session_of(job, address)))
+        if surely_goes_on(job.open_store()):
+            session.start_ahead(graph.imports)
+        todo, lease = held.enter_context(leased(job, make_plan, stop, if_busy))
         if not bring_back:
             refuse_taken_back(todo.taken_back)
         receipts = dict(todo.done)
@@ -129,8 +136,21 @@ def run(
         finish: Finish = (
             functools.partial(publish, lease=lease, bring_back=bring_back) if partition.whole else keep_unpublished
         )
-        outcome = carry_out(todo, receipts, stop, finish, address, midway)
+        outcome = carry_out(todo, receipts, stop, finish, session, midway)
     return dataclasses.replace(outcome, milestones=midway.milestones.published)
+
+
+def session_of(job: Job, address: str | None) -> Session:
+    """The Ray that a run of `job` needs, not started yet."""
+    return Session(job.recipe.resources, len(job.labelers), address, job.plugins)
+
+
+def surely_goes_on(store: ObjectStore) -> bool:
+    """Whether Ray may start beside the plan, which of very many shards takes as long."""
+    try:
+        return left_unpublished(store)
+    except RelabelError:
+        return False  # the plan will say what is wrong with this store
 
 
 def carry_out(
@@ -138,7 +158,7 @@ def carry_out(
     receipts: dict[str, Receipt],
     stop: StopRequest,
     finish: "Finish",
-    address: str | None = None,
+    session: Session,
     midway: Midway | None = None,
 ) -> Outcome:
     """Label what a plan says, its receipts added to those given, and `finish`; `midway` may stop it early.
@@ -147,7 +167,7 @@ def carry_out(
     """
     if midway is not None:
         midway.check()
-    job, checked = todo.job, todo.job.recipe
+    job = todo.job
     seconds: dict[str, float] = {}
     spent: Mapping[str, Spent] = {}
     if todo.todo:
@@ -156,7 +176,7 @@ def carry_out(
             claim_source(job.open_store(), own.name, own.version, own.source)
         tally = Tally(len(todo.todo))
         spent = tally.spent
-        with shown(tally), connected(checked.resources, len(checked.steps), address, job.plugins), stop.heard():
+        with shown(tally), session.connected(), stop.heard():
             for receipt in label(todo, tally, seconds, stop):
                 fresh = receipt.token not in receipts
                 receipts[receipt.token] = receipt

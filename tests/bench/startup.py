@@ -73,7 +73,7 @@ def plan_twice(stages: Stages, recipe: dict[str, Any], lock: Path) -> Any:
 
 def run_graph(stages: Stages, running: Any, job: Any, log: Path) -> None:
     """What `running.run` does with a plan."""
-    from pipelines.cluster import connected
+    from pipelines.cluster import Session
     from pipelines.progress import Tally
     from pipelines.stopping import StopRequest
     from relabel.releases.doctor import require_commits
@@ -83,7 +83,7 @@ def run_graph(stages: Stages, running: Any, job: Any, log: Path) -> None:
     require_commits(job.open_store())
     stages.passed("probe the store")
     receipts = {}
-    with connected(job.recipe.resources, len(job.labelers), None):
+    with Session(job.recipe.resources, len(job.labelers)).connected():
         stages.passed("start Ray")
         for receipt in running.label(todo, Tally(len(todo.todo)), {}, StopRequest()):
             receipts[receipt.token] = receipt

@@ -1,6 +1,7 @@
 """The local Ray: its workers have what they need by inheritance, and only a plugin from elsewhere has to travel."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -8,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipelines import cluster
+from pipelines import cluster, graph
 from pipelines.recipe import Resources
+from relabel.errors import StorageError
 from relabel.labelers.provenance import SCRIPT
 
 
@@ -44,3 +46,50 @@ def test_only_a_plugin_from_elsewhere_travels(
     [none, some] = started
     assert none["runtime_env"] is None
     assert [module.__name__ for module in some["runtime_env"]["py_modules"]] == ["far_labelers"]
+
+
+AHEAD = """
+import sys, time
+import ray
+from pipelines import graph
+from pipelines.cluster import Session
+from pipelines.recipe import Resources
+
+unused = Session(Resources(), 1)
+unused.start_ahead(graph.imports)
+unused.close()
+print("closed", ray.is_initialized(), file=sys.stderr)
+
+session = Session(Resources(), 1)
+session.start_ahead(graph.imports)
+with session.connected():
+    has = ray.remote(lambda: "pipelines.graph" in __import__("sys").modules)
+    begun = time.monotonic()
+    while not any(ray.get([has.remote() for _ in range(4)])):
+        assert time.monotonic() - begun < 60
+        time.sleep(0.5)
+print("warm", file=sys.stderr)
+session.close()
+print("ended", ray.is_initialized(), file=sys.stderr)
+"""
+
+
+def test_a_ray_that_starts_ahead_lives_as_long_as_it_is_needed(root: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'operators'}:{root}"}
+    done = subprocess.run(
+        [sys.executable, "-c", AHEAD], capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = [line for line in done.stderr.splitlines() if line.startswith(("closed", "warm", "ended"))]
+    assert told == ["closed False", "warm", "ended False"], done.stderr[-2000:]
+
+
+def test_a_ray_that_cannot_start_ahead_says_so_once_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise StorageError("the disk of its folder is full")
+
+    monkeypatch.setattr(cluster, "require_room", full)
+    session = cluster.Session(Resources(), 1)
+    session.start_ahead(graph.imports)
+    with pytest.raises(StorageError, match="its folder is full"), session.connected():
+        raise AssertionError("there is no Ray")

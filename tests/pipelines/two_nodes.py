@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines import run
-from pipelines.cluster import connected
+from pipelines.cluster import Session
 from pipelines.loading import load
 from pipelines.plan import make_job
 from relabel import Labeler
@@ -56,7 +56,7 @@ def main(recipe: str) -> None:
     outcome = run(recipe, address=cluster.address)
     counts = [outcome.labelled, sum(receipt.ok for receipt in outcome.receipts.values()), outcome.published]
     job = make_job(load(recipe))
-    with connected(job.recipe.resources, 1, cluster.address, job.plugins):
+    with Session(job.recipe.resources, 1, cluster.address, job.plugins).connected():
         workers = on_every_node(describe, job.labelers[0])
     cluster.shutdown()
     print(json.dumps({"known_before": known_before, "run": counts, "workers": workers}))

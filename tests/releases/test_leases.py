@@ -18,6 +18,7 @@ from relabel.releases.leases import (
     beat,
     holders,
     lease_names,
+    left_unpublished,
     release,
     taken_over_by,
 )
@@ -108,6 +109,22 @@ def test_an_expired_lease_is_taken_over_behind_a_fence() -> None:
     release(store, old.lease)
     assert taken_over_by(store, old.lease) == "new"
     assert [holder.lease for holder in holders(store)] == [new.lease]
+
+
+def test_only_a_run_that_published_nothing_since_leaves_work() -> None:
+    store = MemoryStore()
+    assert not left_unpublished(store)
+    first = acquire(store, "first", seconds=SECONDS).lease
+    assert not left_unpublished(store)  # it is at work
+    store.now += SECONDS + 1
+    assert left_unpublished(store)
+    release(store, first)
+    assert left_unpublished(store)
+    publish(store, "first", "ab")
+    assert not left_unpublished(store)
+    time.sleep(1.1)  # times of leases and versions are whole seconds
+    release(store, acquire(store, "second", seconds=SECONDS).lease)
+    assert left_unpublished(store)
 
 
 def test_strict_takes_nothing_over() -> None:

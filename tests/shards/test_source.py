@@ -8,16 +8,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from archives import make_tar, read_all, write
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from relabel.digests import digest
 from relabel.errors import BadSample
 from relabel.shards.folder import FolderSource
-from relabel.shards.shard import Sample, Value
+from relabel.shards.shard import Sample, Shard, Value
 from relabel.shards.source import SourceConfig, has, open_source, pick, selection
 
 
 def config(**fields: Any) -> SourceConfig:
     return SourceConfig.model_validate(fields)
+
+
+@given(st.text(), st.integers(min_value=0, max_value=1 << 60), st.text())
+def test_a_token_is_the_digest_of_what_identifies_a_shard(name: str, size: int, etag: str) -> None:
+    name, etag = (text.encode(errors="ignore").decode() for text in (name, etag))  # without halves of surrogates
+    assert Shard(name, "", size, etag).token == digest([name, size, etag])
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,10 @@ from .versions import (
     fences_after,
     parse_entry,
     read_entry,
+    read_version,
     sequence_numbers,
     tool,
+    version_numbers,
     version_path,
 )
 
@@ -141,6 +143,19 @@ def server_now(store: ObjectStore) -> float:
 def holders(store: ObjectStore, partition: Partition = WHOLE) -> list[Holder]:
     """The open leases that overlap a partition, oldest first."""
     return judge(store, open_leases(store, lease_names(store), partition))
+
+
+def left_unpublished(store: ObjectStore) -> bool:
+    """Whether the last run ended, or fell silent, without a release since: hardly is the next one without work.
+
+    By the clocks of those runs: good enough to do something ahead of time, and for nothing else.
+    """
+    numbers = {int(name[7:17]) for name in lease_names(store)}
+    last = read_lease(store, max(numbers)) if numbers else None
+    if last is None or not all(holder.expired for holder in holders(store)):
+        return False
+    published = version_numbers(store)
+    return not published or read_version(store, published[-1]).created < last.created
 
 
 def open_leases(store: ObjectStore, names: frozenset[str], partition: Partition) -> list[Lease]:
