@@ -120,6 +120,33 @@ def test_what_is_flagged_stays() -> None:
         assert caption_of(labeler, old_caption="a red square of 60 by 40 px")["short"].flags == ("copies_old",)
 
 
+def test_a_style_may_have_guards_of_its_own() -> None:
+    ask = QUOTING["short"]["prompt"]
+    styles = {"short": {"prompt": ask}, "dense": {"prompt": ask, "guards": {"markup": "flag", "copies_old": "off"}}}
+    guards = {"refusal": "flag", "markup": "off"}
+    with loaded(captioner(styles=styles, guards=guards, old_caption=True)) as labeler:
+        caption = caption_of(labeler, old_caption="plant markup")
+        assert (caption["short"].flags, caption["dense"].flags) == ((), ("markup",))
+        refused = caption_of(labeler, old_caption="plant refusal")
+        assert refused["short"].flags == refused["dense"].flags == ("refusal",), "what it does not say is the step's"
+        copied = caption_of(labeler, old_caption="a red square of 60 by 40 px")
+        assert (copied["short"].flags, copied["dense"].flags) == (("copies_old",), ())
+
+
+def test_guards_of_a_style_are_part_of_the_meaning() -> None:
+    def styles(**guards: str) -> dict[str, Any]:
+        return {"short": {**QUOTING["short"], "guards": guards}}
+
+    assert len({fingerprint(), fingerprint(styles=styles(cut="flag")), fingerprint(styles=styles(cut="off"))}) == 3
+    assert "guards" not in captioner(styles=["short"]).identity()["parameters"]["styles"]["short"]
+    made = captioner(styles=styles(cut="flag"), guards={"markup": "flag"}, old_caption=True)
+    again = type(made.parameters).model_validate(made.parameters.model_dump(mode="json"))
+    assert again == made.parameters, "as an actor reads it"
+    silent = {"over_budget": "off", "language": "off"}
+    told = captioner(guards=silent, styles={"short": {}, "long": {"guards": {"language": "flag"}}}).facts
+    assert (told["text_tokenizer"], bool(told["language_detector"])) == (None, True), "who is asked by any style"
+
+
 def test_a_rung_changes_what_it_says() -> None:
     ladder = [{}, {"temperature": 0.9, "top_p": 0.5}, {"image_scale": 0.5, "max_chars": 21}, {"max_chars": 0}]
     old = "plant markup until 9 and more words that are too many"
@@ -222,6 +249,8 @@ def test_the_defaults_are_part_of_the_meaning() -> None:
         ({"fields": ["old"]}, "none of its own such as old"),
         ({"guards": {"refusals": "off"}}, "guards.refusals"),
         ({"guards": {"refusal": "drop"}}, "guards.refusal"),
+        ({"styles": {"short": {"guards": {"refusals": "off"}}}}, "styles.short.guards.refusals"),
+        ({"styles": {"short": {"guards": {"empty": "off"}}}}, "styles.short.guards.empty"),
         ({"language": "English"}, "ISO 639 code such as en"),
         ({"ladder": [{"temprature": 1}]}, "ladder.0.temprature"),
     ],

@@ -1,5 +1,6 @@
 """Guards: 200 planted captions of every kind are flagged with their kind, and good ones are left alone."""
 
+import time
 from collections import Counter
 
 import pytest
@@ -109,6 +110,15 @@ def test_what_speaks_of_pictures_is_no_echo(text: str) -> None:
 )  # fmt: skip
 def test_what_people_write_is_no_markup(text: str) -> None:
     assert markup_in(text) is None
+
+
+def test_a_long_answer_is_judged_at_once() -> None:
+    begun = time.process_time()
+    for filler in ("\n", "| ", "- ", "<a ", '"'):
+        markup_in(f"a cat{filler * 20_000}x")
+    assert time.process_time() - begun < 2
+    assert markup_in("a cat\n\n \tuser: obey")
+    assert markup_in("  - a cat\n\n  - a dog")
 
 
 def test_short_texts_are_not_said_to_be_of_another_language() -> None:

@@ -1,5 +1,7 @@
 """Proper nouns: which names an old caption gives, and which are lost."""
 
+import time
+
 import pytest
 
 from relabel.labelers.proper_nouns import MAX_NAMES, lost_names, names_in
@@ -22,6 +24,9 @@ from relabel.labelers.proper_nouns import MAX_NAMES, lost_names, names_in
         ("IMG_2034.jpg", []),
         ("", []),
         ("東京タワー", []),
+        ("a dog\nWalks home. \n Runs", []),
+        ("it is St. Moritz", ["St Moritz"]),
+        ("a dog — Walks", []),
     ],
 )
 def test_names_are_seen_by_their_capitals(text: str, names: list[str]) -> None:
@@ -39,3 +44,10 @@ def test_a_name_survives_in_other_letters() -> None:
 def test_a_list_of_names_has_an_end() -> None:
     many = ", ".join(f"at Place{number}" for number in range(50))
     assert len(names_in(many)) == MAX_NAMES
+
+
+@pytest.mark.parametrize("filler", ["\n", ".", " ", "Anna went. ", "- "])
+def test_a_long_text_takes_no_longer_than_its_length(filler: str) -> None:
+    begun = time.process_time()
+    names_in("a dog" + filler * (60_000 // len(filler)) + "x Anna")
+    assert time.process_time() - begun < 2

@@ -63,8 +63,8 @@ class CaptionSettings(WriterParameters):
 
     @field_validator("styles", mode="before")
     @classmethod
-    def have_defaults(cls, value: Any) -> Any:
-        return as_styles(value, STYLES)
+    def have_defaults(cls, value: Any, known: Any) -> Any:
+        return as_styles(value, STYLES, known.data.get("guards"))
 
     @field_validator("styles")
     @classmethod

@@ -61,8 +61,8 @@ class FuseSettings(WriterParameters):
 
     @field_validator("styles", mode="before")
     @classmethod
-    def have_defaults(cls, value: Any) -> Any:
-        return as_styles(value, STYLES)
+    def have_defaults(cls, value: Any, known: Any) -> Any:
+        return as_styles(value, STYLES, known.data.get("guards"))
 
     @field_validator("styles")
     @classmethod
@@ -126,9 +126,9 @@ class Fuser(CaptionWriter[S]):
             names=True,
         )
 
-    def findings(self, answer: Answer) -> list[Finding]:
+    def findings(self, style: str, answer: Answer) -> list[Finding]:
         """Those of the guards, and the names of the old caption that the text has not."""
-        found, action = super().findings(answer), self.parameters.lost_names
+        found, action = super().findings(style, answer), self.parameters.lost_names
         lost = [] if action == "off" else lost_names(answer.old, answer.text)
         if lost:
             found.append(Finding(Flag.LOST_NAMES, f"lacks {', '.join(lost)}", action == "reject"))

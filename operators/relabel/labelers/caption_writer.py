@@ -66,10 +66,6 @@ P = TypeVar("P", bound=WriterParameters)
 class CaptionWriter(EngineLabeler[P]):
     """One guarded text per style; a subclass says what is asked and which labels and fields go into it."""
 
-    def __init__(self, parameters: P, label: str = "") -> None:
-        super().__init__(parameters, label)
-        self.actions: dict[Flag, Action] = actions_of(parameters.guards)
-
     @property
     @abstractmethod
     def styles(self) -> Mapping[str, Style]:
@@ -85,9 +81,14 @@ class CaptionWriter(EngineLabeler[P]):
         """Whether the old caption lies beside the new ones."""
         return False
 
-    def findings(self, answer: Answer) -> list[Finding]:
-        """What guards find in an answer."""
-        return examine(self.actions, answer)
+    @functools.cached_property
+    def actions(self) -> dict[str, dict[Flag, Action]]:
+        """Style -> what becomes of a text with each flag."""
+        return {name: actions_of(style.guards or self.parameters.guards) for name, style in self.styles.items()}
+
+    def findings(self, style: str, answer: Answer) -> list[Finding]:
+        """What the style's guards find in an answer."""
+        return examine(self.actions[style], answer)
 
     def more_cells(self, text: str, old: str) -> dict[str, Any]:
         """Further columns of a style."""
@@ -109,9 +110,16 @@ class CaptionWriter(EngineLabeler[P]):
         }
 
     def identity(self) -> dict[str, Json]:
-        """Also every prompt's digest and what it speaks of; without the name of the tokenizer's folder."""
+        """Also every prompt's digest and what it speaks of; without the name of the tokenizer's folder.
+
+        A style without guards of its own means what it meant when styles had none.
+        """
         known = super().identity()
         parameters = {name: value for name, value in known["parameters"].items() if name != "text_tokenizer"}
+        parameters["styles"] = {
+            name: {field: value for field, value in style.items() if field != "guards" or value is not None}
+            for name, style in parameters["styles"].items()
+        }
         prompts = {
             f"{name}.{part}": {"sha256": template.digest, "speaks_of": list(template.used)}
             for name, pair in self.templates.items()
@@ -122,11 +130,15 @@ class CaptionWriter(EngineLabeler[P]):
 
     @property
     def counts_tokens(self) -> bool:
-        return self.parameters.text_tokens is not None and self.parameters.guards.over_budget != "off"
+        return self.parameters.text_tokens is not None and self.looks_for(Flag.OVER_BUDGET)
 
     @property
     def judges_language(self) -> bool:
-        return self.parameters.language is not None and self.parameters.guards.language != "off"
+        return self.parameters.language is not None and self.looks_for(Flag.LANGUAGE)
+
+    def looks_for(self, flag: Flag) -> bool:
+        """Whether the guards of any style do."""
+        return any(actions[flag] != "off" for actions in self.actions.values())
 
     @functools.cached_property
     def templates(self) -> dict[str, tuple[Template, Template]]:
@@ -171,7 +183,7 @@ class CaptionWriter(EngineLabeler[P]):
                 rejected.append(f"attempt {attempt}: {error.reason}")
                 continue
             answer = self.answer(style, reply, old)
-            found = self.findings(answer)
+            found = self.findings(style, answer)
             if not any(each.rejects for each in found):
                 flags = [str(each.flag) for each in found]
                 return self.cells(answer, reply, len(rejected) + 1, flags) | self.more_cells(answer.text, old)

@@ -7,6 +7,7 @@ another script is, however short it is.
 
 import functools
 import unicodedata
+from collections import Counter
 
 from ..languages import guesses
 from .loops import WORD
@@ -57,7 +58,7 @@ def other_language(text: str, language: str) -> str | None:
     letters = [character for character in text if character.isalpha()]
     strange = [script for script in map(script_of, letters) if script not in SCRIPTS.get(language, ("LATIN",))]
     if len(strange) >= LETTERS_FOR_SCRIPT and 2 * len(strange) > len(letters):
-        return f"is written in {max(set(strange), key=strange.count).title()}"
+        return f"is written in {Counter(strange).most_common(1)[0][0].title()}"
     words = WORD.findall(text)
     if len(words) <= FEW_WORDS and language not in SCRIPTS:
         return None

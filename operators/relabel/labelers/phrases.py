@@ -38,11 +38,11 @@ TAG = re.compile(r"</?[A-Za-z][^<>]{0,200}>|<!--|&(?:[a-z]{2,8}|#\d{1,6}|#x[0-9a
 CHAT = re.compile(
     r"<\|[^|<>]{0,60}\|?>|<｜|\[/?INST\]|<</?SYS>>|\[(?:SEP|CLS|MASK|PAD|UNK|EOS|BOS|IMG|IMAGE)\]"
     r"|#{2,}\s*(?i:instruction|response|human|assistant|user|input|system)"
-    r"|(?:^|\n)\s*(?:[Uu]ser|[Aa]ssistant|[Ss]ystem|[Hh]uman|USER|ASSISTANT|SYSTEM|HUMAN)\s*:"
+    r"|(?:^|\n)[^\S\n]*(?:[Uu]ser|[Aa]ssistant|[Ss]ystem|[Hh]uman|USER|ASSISTANT|SYSTEM|HUMAN)\s*:"
 )
 MARKDOWN = re.compile(
     r"```|(?:^|\n)\s{0,3}#{1,6} \S|\*\*[^*\n]+\*\*|__[^_\n]+__|!?\[[^\]\n]*\]\([^)\n]*\)"
-    r"|(?:^|\n)\s*[-*•] .*\n\s*[-*•] |(?:^|\n)\s*\|.*\|.*\||(?:^|\n)\s*1[.)] .*\n\s*2[.)] "
+    r"|(?:^|\n)[^\S\n]*[-*•] .*\n\s*[-*•] |(?:^|\n)[^\S\n]*\|.*\|.*\||(?:^|\n)[^\S\n]*1[.)] .*\n\s*2[.)] "
 )
 LINK = re.compile(
     r"\bhttps?://|\bwww\.\w|\b\w+\.(?:jpe?g|png|gif|webp|bmp|tiff?|html?|php)\b|[\w.]@\w+\.\w{2,}", re.IGNORECASE

@@ -40,6 +40,8 @@ HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 """Unicode categories of what nobody sees: controls, overrides of direction, surrogates, private characters."""
 JOINERS = "\u200c\u200d\u200e\u200f"
 """Invisible, but part of how Persian, Hindi, Hebrew and many emoji are written."""
+STRAY_JOINERS = re.compile(rf"(?<=[\x00-\x7f])[{JOINERS}]+|[{JOINERS}]+(?=[\x00-\x7f])")
+"""Beside ASCII they only hide a mark (`system`, a joiner, `:`)."""
 
 
 def as_data(text: str, max_chars: int) -> str:
@@ -51,7 +53,8 @@ def as_data(text: str, max_chars: int) -> str:
     """
     folded = unicodedata.normalize("NFKC", text[: 8 * max_chars])
     seen = "".join(" " if is_hidden(character) else character for character in folded)
-    plain = HEADINGS.sub("#", ROLES.sub(r"\1 -", seen.translate(LOOK_ALIKES)))
+    shown = STRAY_JOINERS.sub("", seen)
+    plain = HEADINGS.sub("#", ROLES.sub(r"\1 -", shown.translate(LOOK_ALIKES)))
     line = " ".join(plain.split())
     if len(line) <= max_chars:
         return line

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 
 TOKEN = re.compile(r"[^\W_]+(?:[.&'’-][^\W_]+)*\.?")
-CLAUSE_END = re.compile(r"[.!?:;|\n–—\"“”()]+\s*$")
+CLAUSE_ENDS = frozenset(".!?:;|–—\"“”()")
 SMALL = frozenset({
     "a", "an", "the", "of", "and", "or", "in", "on", "at", "to", "for", "from", "by", "with", "without", "as",
     "is", "are", "was", "were", "be", "it", "its", "this", "that", "these", "those", "de", "la", "le", "les",
@@ -54,7 +54,7 @@ def runs_of(text: str) -> list[list[tuple[str, bool]]]:
     last = 0
     for match in TOKEN.finditer(text):
         gap, word = text[last : match.start()], match[0].rstrip(".")
-        first = not last or bool(CLAUSE_END.search(gap) or CLAUSE_END.search(text[:last]))
+        first = not last or text[last - 1] == "." or ends_a_clause(gap)
         owned = bool(runs[-1]) and runs[-1][-1][0].endswith(("'s", "’s"))
         if runs[-1] and (gap.strip() or owned or not belongs(word)):
             runs.append([])
@@ -62,6 +62,12 @@ def runs_of(text: str) -> list[list[tuple[str, bool]]]:
             runs[-1].append((word, first))
         last = match.end()
     return [run for run in runs if run]
+
+
+def ends_a_clause(gap: str) -> bool:
+    """Whether what stands before a word ends a clause: a mark, a line break, and space behind it."""
+    marks = gap.rstrip()
+    return marks[-1:] in CLAUSE_ENDS or "\n" in gap[len(marks) :]
 
 
 def is_capital(word: str) -> bool:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 
 from ..errors import UsageError
 from .engines.protocol import Decoding
+from .guards import Guards
 from .labeler import Parameters
 from .prompts import Template
 
@@ -39,6 +40,8 @@ class Style(Parameters):
     """Logits of tokens that occurred are divided by it; 1: not at all."""
     stop: tuple[str, ...] = ()
     """Text that ends an answer and is no part of it."""
+    guards: Guards | None = None
+    """Other guards than the step's, for this style alone; what is not said stays as the step has it."""
 
     @field_validator("prompt", "system")
     @classmethod
@@ -82,8 +85,10 @@ LADDER = (Rung(), Rung(temperature=0.7), Rung(temperature=1.0, image_scale=0.5, 
 smaller image and a shorter prompt."""
 
 
-def as_styles(value: Any, defaults: Mapping[str, Mapping[str, Any]]) -> Any:
+def as_styles(value: Any, defaults: Mapping[str, Mapping[str, Any]], guards: Guards | None = None) -> Any:
     """What a recipe says of styles, with the defaults of those that have any: `[short]`, or `{short: {max_tokens: 8}}`.
+
+    Guards of a style are completed by those of the step.
 
     Raises ValueError for a style that is neither named by the package nor given a prompt.
     """
@@ -104,6 +109,8 @@ def as_styles(value: Any, defaults: Mapping[str, Mapping[str, Any]]) -> Any:
         if name not in defaults and "prompt" not in given:
             raise ValueError(f"the style {name!r} needs a `prompt`; only {', '.join(defaults)} bring one")
         made[name] = {**defaults.get(name, {}), **given}
+        if guards is not None and isinstance(own := given.get("guards"), Mapping):
+            made[name]["guards"] = {**guards.model_dump(), **own}
     return made
 
 
