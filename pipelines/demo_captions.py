@@ -3,7 +3,9 @@
 Scenes are Tux Paint's stamps over photographs (see `scenes`): the recaptioned ones show pairs that it was not tuned on.
 """
 
+import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,25 +24,37 @@ from .stamps import find_stamps, read_stamps
 from .tuning import Tuned, tune
 from .tuning_loading import SHIPPED_TUNING, load_tuning
 
-NUM_TUNING, NUM_HELD_OUT = 3600, 300
-TUNING_SHARDS, HELD_OUT_SHARDS = 8, 4
 NUM_DRAWN = 10
 TITLE = "Recaptioned: old alt text, new short and long"
 
 
-def demo_captions(folder: str, stream: IO[str]) -> int:
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How much the demo does."""
+
+    tuning: int = 3600
+    """Scenes with captions by people."""
+    held_out: int = 300
+    """Scenes with poor alt texts."""
+    tuning_shards: int = 8
+    held_out_shards: int = 4
+    train: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What of the shipped tuning recipe's `train` is changed."""
+
+
+def demo_captions(folder: str, stream: IO[str], maker: SceneMaker | None = None, sizes: Sizes | None = None) -> int:
     """Scenes, a tuned captioner, a release of captions, a picture; what an earlier demo did is not done again."""
 
     def say(text: str) -> None:
         print(text, file=stream, flush=True)
 
     home, begun = Path(folder), time.monotonic()
-    stamps = read_stamps(find_stamps(home / "stamps"))
-    maker = SceneMaker(stamps, demo_photos())
-    write_scenes(maker, "tuning", NUM_TUNING, home / "scenes" / "tuning", TUNING_SHARDS)
-    write_scenes(maker, "held-out", NUM_HELD_OUT, home / "scenes" / "held-out", HELD_OUT_SHARDS)
-    say(f"scenes        {NUM_TUNING} with captions by people, {NUM_HELD_OUT} with poor alt texts: {home / 'scenes'}")
-    tuned = tune(load_tuning(tuning_recipe(home)), lambda line: say(f"              {line}"))
+    sizes = sizes or Sizes()
+    maker = maker or SceneMaker(read_stamps(find_stamps(home / "stamps")), demo_photos())
+    write_scenes(maker, "tuning", sizes.tuning, home / "scenes" / "tuning", sizes.tuning_shards)
+    write_scenes(maker, "held-out", sizes.held_out, home / "scenes" / "held-out", sizes.held_out_shards)
+    say(f"scenes        {sizes.tuning} with captions by people, {sizes.held_out} with poor alt texts: {home / 'scenes'}")
+    tuned = tune(load_tuning(tuning_recipe(home, sizes.train)), lambda line: say(f"              {line}"))
     say(f"captioner     {tuned.folder}, {told(tuned)}")
     recipe = captions_recipe(home, tuned)
     outcome = run(recipe)
@@ -64,8 +78,9 @@ def told(tuned: Tuned) -> str:
     )
 
 
-def tuning_recipe(home: Path) -> Path:
+def tuning_recipe(home: Path, train: Mapping[str, Any]) -> Path:
     fields = shipped(SHIPPED_TUNING / "captioner.yaml")
+    fields["train"] |= train
     fields |= {"source": f"{home}/scenes/tuning/*.tar", "output": str(home / "captioner")}
     return written(home / "captioner.yaml", fields)
 
