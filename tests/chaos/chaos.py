@@ -33,8 +33,8 @@ WINDOW_SECONDS = (-1.0, 8.0)
 """After the first object of a run lies in its store; labelling goes on for about as long as the end."""
 STARTS = 8
 """Of a driver, before the run counts as lost."""
-PATIENCE_SECONDS = 60
-ATTEMPTS = 3
+PATIENCE_SECONDS = 180
+JOIN_SECONDS, ATTEMPTS = 60, 3
 """At a cluster of three nodes, each with new ones."""
 NODE: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 QUICK_TO_NOTICE = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
@@ -131,14 +131,14 @@ class Machines:
             while len(self.others) < 2:
                 self.others.append(self.cluster.add_node(**NODE))
             try:
-                self.cluster.wait_for_nodes(timeout=PATIENCE_SECONDS)
+                self.cluster.wait_for_nodes(timeout=JOIN_SECONDS)
             except TimeoutError:
                 for node in self.others:  # one lives, but was taken for dead before it had joined
                     self.cluster.remove_node(node, allow_graceful=False)
                 self.others = []
             else:
                 return
-        raise TimeoutError(f"the cluster has not had three nodes in {ATTEMPTS} x {PATIENCE_SECONDS} s.")
+        raise TimeoutError(f"the cluster has not had three nodes in {ATTEMPTS} x {JOIN_SECONDS} s.")
 
     def workers(self, kind: str) -> list[int]:
         """Processes below our nodes that call themselves `ray::MapWorker...` (kind "actor") or something else."""
