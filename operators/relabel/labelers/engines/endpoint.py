@@ -122,6 +122,11 @@ class EndpointConfig(EngineConfig):
                 "that labels. Set it there, or leave api_key_env out."
             )
         remember(key)
+        if not (key.isascii() and key.isprintable()):
+            raise UsageError(
+                f"the environment variable {self.api_key_env} (engine.api_key_env) holds characters that no header may "
+                "have, such as a line break. Set it to the key alone."
+            )
         return {**plain, "Authorization": f"Bearer {key}"}
 
     def open(self, facts: Mapping[str, Json], device: str, *, compute_batch: int, threads: int) -> Engine:
