@@ -88,6 +88,12 @@ def test_a_model_without_a_chat_template_is_told_before_it_is_loaded(tmp_path: P
     assert labeler(TEMPLATE).writes()
 
 
+def test_the_same_weights_at_another_commit_are_the_same_labels() -> None:
+    one, other = captioner(), captioner()
+    other.facts = {**other.facts, "engine": {**other.facts["engine"], "commit": "c0ffee"}}
+    assert one.fingerprint() == other.fingerprint()
+
+
 def test_a_log_probability_that_is_no_number_is_none() -> None:
     """`min(0.0, nan)` is 0.0: certainty."""
     with loaded(captioner(styles=["short"])) as labeler:

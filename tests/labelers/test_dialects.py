@@ -224,6 +224,13 @@ def test_a_url_is_plain(url: str) -> None:
         config(url=url)
 
 
+@pytest.mark.parametrize("name", ["api_key", "Authorization", "client_secret"])
+def test_no_secret_is_published_with_the_extra_fields(name: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match="use api_key_env"):
+        config(extra={name: "x"})
+    assert config(extra={"max_completion_tokens": 9, "top_k": None}).extra
+
+
 def test_a_key_that_is_not_set_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOWHERE", raising=False)
     with pytest.raises(UsageError, match="environment variable NOWHERE"):

@@ -149,7 +149,7 @@ class CaptionWriter(EngineLabeler[P]):
         )
 
     def require_template(self) -> None:
-        """A model without a chat template takes one user turn; raises UsageError where a style has a system turn, too."""
+        """A model without a chat template takes one user turn; raises UsageError where a style has a system turn."""
         known = self.facts.get("engine") or {}
         two = [name for name, style in self.styles.items() if style.system]
         if self.parameters.chat and two and known.get("chat_template", "unknown") is None:

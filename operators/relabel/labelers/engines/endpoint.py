@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from .protocol import Engine, EngineConfig
 
 WAITING_SHARE = 1.5
 """Requests per open one: while some wait to be sent again, others are open."""
+SECRET_FIELD = re.compile(r"api_?key|secret|passw|credential|authoriz", re.IGNORECASE)
 LEAD = 12.0
 """Requests that time out or are asked to wait take some twenty times as long as others, and most parts have one."""
 
@@ -75,6 +77,14 @@ class EndpointConfig(EngineConfig):
         if carries_secret(url):
             raise ValueError("expected a URL without user, password and key; name the key's variable by api_key_env")
         return url.rstrip("/")
+
+    @field_validator("extra")
+    @classmethod
+    def _no_secrets(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        """They are written into every release."""
+        if named := sorted(name for name in extra if SECRET_FIELD.search(name)):
+            raise ValueError(f"extra is published, and {', '.join(named)} sounds secret; use api_key_env")
+        return extra
 
     @property
     def concurrency(self) -> int:

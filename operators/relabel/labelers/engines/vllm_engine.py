@@ -35,8 +35,8 @@ SPEED = frozenset({
 })  # fmt: skip
 """Engine arguments that change when and where something is computed: numerics. Every other one (dtype, quantization,
 kv_cache_dtype, max_model_len, seed, mm_processor_kwargs, limit_mm_per_prompt, hf_overrides, generation_config,
-logprobs_mode, tokenizer, chat templates, speculative_config, load_format (`dummy`: random weights) ..., and any that this
-list does not know) is taken to change labels, and is part of their fingerprint."""
+logprobs_mode, tokenizer, chat templates, speculative_config, load_format (`dummy`: random weights) ..., and any that
+this list does not know) is taken to change labels, and is part of their fingerprint."""
 OURS = frozenset({"model", "revision", "tokenizer_revision", "code_revision"})
 """What `model` says."""
 
