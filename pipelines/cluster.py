@@ -52,10 +52,12 @@ class Session:
         self._thread = ThreadPoolExecutor(1, "ray")
         self._ahead: Future[None] | None = None
         self._started = False
+        self._hushed = contextlib.ExitStack()
 
     def start_ahead(self, imports: Callable[[], None]) -> None:
         """Begin to start beside other work, workers and their `imports` too; `connected` waits, `close` ends it."""
         if not ray.is_initialized():
+            self._hush()
             self._ahead = self._thread.submit(self._start_warm, imports)
 
     @contextlib.contextmanager
@@ -65,9 +67,9 @@ class Session:
             require_plugins(self.plugins)
             yield
             return
-        # Ray prints what it thinks of lost nodes on standard output, where our answer goes.
-        with contextlib.closing(self), contextlib.redirect_stdout(sys.stderr):
+        with contextlib.closing(self):
             if self._ahead is None:
+                self._hush()
                 self._start()
             else:
                 self._ahead.result()
@@ -81,6 +83,11 @@ class Session:
             ray.shutdown()
             self._started = False
         self._thread.shutdown()
+        self._hushed.close()
+
+    def _hush(self) -> None:
+        """Ray prints what it thinks of lost nodes on standard output, where our answer goes."""
+        self._hushed.enter_context(contextlib.redirect_stdout(sys.stderr))
 
     def _start(self) -> None:
         self._started = True

@@ -19,7 +19,7 @@ import yaml
 
 RUN = {"bash", "python"}
 SHOWN = {"yaml", "json", "text"}
-SKIPPABLE = re.compile(r"(make( \w+)?|git clone .*|cd \S+|(\S+ -m )?pip install .*|)$")
+SKIPPABLE = re.compile(r"(make( [\w-]+)?|git clone .*|cd \S+|(\S+ -m )?pip install .*|)$")
 COMMENT = re.compile(r"<!-- not run: (.+) -->")
 
 

@@ -24,6 +24,8 @@ from relabel.labelers.labeler import Fields, Parameters, Prepared
 from relabel.labels.contract import Column, LabelContract
 
 ROWS = 8
+RAGGED_ROWS = 48 * ROWS
+"""So many that the last batches of each length, which are not full, weigh no more than in a part or two of a run."""
 ROUNDS = 2
 MAX_TOKENS = 24
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -80,7 +82,8 @@ def main(folder: Path) -> None:
     report(f"{name}: start-up, plan", inspected - begun, "CPU s")
     report(f"{name}: start-up, load and prove", opened - inspected, "CPU s", f"load {loaded - opened:.2f} s")
     compare(f"{name}, prompts of one length", labeler, bare, [question(12, row) for row in range(2 * ROWS)])
-    compare(f"{name}, ragged prompts", labeler, bare, [question(4 + row * 7 % 29, row) for row in range(12 * ROWS)])
+    ragged = [question(4 + row * 7 % 29, row) for row in range(RAGGED_ROWS)]
+    compare(f"{name}, {RAGGED_ROWS} ragged prompts", labeler, bare, ragged, rounds=1)
     labeler.close()
 
 
@@ -102,9 +105,8 @@ def compare(what: str, labeler: Answers, bare: "Bare", texts: Sequence[str], rou
     steps = spent["batch_rows"] * labeler.parameters.max_tokens
     filled = spent["requests"] / spent["batch_rows"]
     report(f"{what}: bare loop", theirs, "tokens/CPU s")
-    report(f"{what}: labeler", ours, "tokens/CPU s", f"bare loop {theirs:.1f}", f"{ours / theirs:.3f}")
-    report(f"{what}: labeler, full batches", ours / filled, "tokens/CPU s", f"bare loop {theirs:.1f}",
-           f"{ours / filled / theirs:.3f}", f">= {TARGET}", ours / filled / theirs >= TARGET)  # fmt: skip
+    report(f"{what}: labeler", ours, "tokens/CPU s", f"bare loop {theirs:.1f}", f"{ours / theirs:.3f}",
+           f">= {TARGET}", ours / theirs >= TARGET)  # fmt: skip
     report(f"{what}: rows that were requests, the rest filled last batches", filled, "of them")
     report(f"{what}: steps that gave a token", spent["completion_tokens"] / steps, "of at most")
 

@@ -34,6 +34,8 @@ WINDOW_SECONDS = (-1.0, 8.0)
 STARTS = 8
 """Of a driver, before the run counts as lost."""
 PATIENCE_SECONDS = 180
+JOIN_SECONDS = 60
+"""Then the machines are exchanged for new ones."""
 NODE: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 QUICK_TO_NOTICE = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
 
@@ -112,6 +114,9 @@ class Machines:
     """A head and two more nodes, all on this machine; only the head is never killed."""
 
     def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
         self.cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
         self.others = [self.cluster.add_node(**NODE) for _ in range(2)]
         self.cluster.wait_for_nodes(timeout=PATIENCE_SECONDS)
@@ -127,7 +132,11 @@ class Machines:
             self.cluster.remove_node(lost, allow_graceful=False)
         while len(self.others) < 2:
             self.others.append(self.cluster.add_node(**NODE))
-        self.cluster.wait_for_nodes(timeout=PATIENCE_SECONDS)
+        try:
+            self.cluster.wait_for_nodes(timeout=JOIN_SECONDS)
+        except TimeoutError:  # the head, too, may have been taken for dead
+            self.cluster.shutdown()
+            self.start()
 
     def workers(self, kind: str) -> list[int]:
         """Processes below our nodes that call themselves `ray::MapWorker...` (kind "actor") or something else."""

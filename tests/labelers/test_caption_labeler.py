@@ -1,15 +1,20 @@
 """Labeler `caption`: what it asks, what it does with an answer, and what makes its labels other labels."""
 
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from captioned import BLUE, QUOTING, asked, caption_of, captioner, loaded, png, prompt_of
+from small_language_models import TEMPLATE, save_llama
 
-from relabel.errors import BadSample
+from relabel.errors import BadSample, UsageError
 from relabel.labelers.caption import CaptionLabeler, CaptionParameters
 from relabel.labelers.engine_labeler import seed_of
 from relabel.labelers.engines.endpoint import EndpointConfig
+from relabel.labelers.engines.protocol import Reply
+from relabel.labelers.engines.transformers_engine import TransformersConfig
 from relabel.labelers.styles import LADDER
 from relabel.reasons import Reason
 from relabel.testing import check_labeler
@@ -66,6 +71,36 @@ def test_what_is_asked_is_a_chat_or_plain_text() -> None:
     with loaded(captioner(styles={"short": {"prompt": "{{ style }}:"}}, chat=False)) as labeler:
         caption_of(labeler)
         assert (asked(labeler)[0].prompt, len(asked(labeler)[0].images)) == ("short:", 1)
+
+
+def test_a_model_without_a_chat_template_is_told_before_it_is_loaded(tmp_path: Path) -> None:
+    def labeler(template: str | None = None, **parameters: Any) -> CaptionLabeler:
+        folder = tmp_path / str(template is None)
+        engine = TransformersConfig(model=str(folder if folder.exists() else save_llama(folder, template=template)))
+        made = CaptionLabeler(CaptionParameters(engine=engine, **parameters), "caption")
+        made.facts = made.inspect()
+        return made
+
+    with pytest.raises(UsageError, match=r"no chat template.* short, long need\. Add `chat: false`"):
+        labeler().writes()
+    assert labeler(chat=False).writes()
+    assert labeler(styles={"own": {"prompt": "Say it."}}).writes(), "one user turn is plain text"
+    assert labeler(TEMPLATE).writes()
+
+
+def test_the_same_weights_at_another_commit_are_the_same_labels() -> None:
+    one, other = captioner(), captioner()
+    other.facts = {**other.facts, "engine": {**other.facts["engine"], "commit": "c0ffee"}}
+    assert one.fingerprint() == other.fingerprint()
+
+
+def test_a_log_probability_that_is_no_number_is_none() -> None:
+    """`min(0.0, nan)` is 0.0: certainty."""
+    with loaded(captioner(styles=["short"])) as labeler:
+        reply = Reply(text="a", finish_reason="stop", prompt_tokens=1, completion_tokens=1, logprobs=(math.nan,))
+        with pytest.raises(BadSample) as bad:
+            labeler.cells(labeler.answer("short", reply, ""), reply, 1, [])
+        assert bad.value.reason == Reason.ENGINE_ERROR
 
 
 def test_fields_are_data_and_capped() -> None:

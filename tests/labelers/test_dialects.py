@@ -13,7 +13,7 @@ import pytest
 
 from relabel.errors import UsageError
 from relabel.labelers.engines.data_urls import data_url
-from relabel.labelers.engines.dialects import Dialect, Unreadable, body_of, reply_of
+from relabel.labelers.engines.dialects import Dialect, Unreadable, body_of, reply_of, usage_of
 from relabel.labelers.engines.endpoint import EndpointConfig
 from relabel.labelers.engines.protocol import Decoding, Message, Request
 from relabel.labelers.engines.wire import message_of, retry_after
@@ -119,6 +119,39 @@ def test_an_answer_that_is_none_is_unreadable(content: Any) -> None:
         reply_of(content, CHAT, "openai")
 
 
+@pytest.mark.parametrize("logprob", [float("nan"), float("inf"), float("-inf"), "much", [], 10**400])
+def test_log_probabilities_that_are_none_are_unreadable(logprob: Any) -> None:
+    for told in ({"content": [{"logprob": logprob}]}, {"token_logprobs": [-1.0, logprob]}):
+        with pytest.raises(Unreadable, match="log-probabilities"):
+            reply_of(said("x", logprobs=told), CHAT, "openai")
+
+
+@pytest.mark.parametrize("told", [{"content": 3}, {"content": [3]}, {"token_logprobs": 3}])
+def test_log_probabilities_of_no_shape_are_unreadable(told: Any) -> None:
+    with pytest.raises(Unreadable, match="log-probabilities"):
+        reply_of(said("x", logprobs=told), CHAT, "openai")
+
+
+@pytest.mark.parametrize("count", [-1, 10**300, True, 1.5, "7", float("nan")])
+def test_a_usage_that_cannot_be_is_none(count: Any) -> None:
+    assert usage_of({"usage": {"prompt_tokens": 3, "completion_tokens": count}}) is None
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text"), [("openai", '{"answer": "maybe"}'), ("vllm", "maybe"), ("llama_cpp", "n")]
+)
+def test_what_is_none_of_the_choices_is_unreadable(dialect: Any, text: str) -> None:
+    with pytest.raises(Unreadable, match="none of the choices"):
+        reply_of(said(text), changed(CHAT, choices=("yes", "no")), dialect)
+
+
+def test_no_half_of_a_key_is_in_what_is_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTED_KEY", "pl4nted-" + "k3y" * 20)
+    with pytest.raises(Unreadable) as unreadable:
+        reply_of({"error": "x" * 150 + "pl4nted-" + "k3y" * 20}, CHAT, "openai")
+    assert "k3y" not in str(unreadable.value)
+
+
 def test_a_choice_that_was_cut_off_is_unreadable() -> None:
     with pytest.raises(Unreadable, match="length"):
         reply_of(said('{"ans', finish_reason="length"), changed(CHAT, choices=("a", "b")), "openai")
@@ -191,9 +224,20 @@ def test_a_url_is_plain(url: str) -> None:
         config(url=url)
 
 
+@pytest.mark.parametrize("name", ["api_key", "Authorization", "client_secret"])
+def test_no_secret_is_published_with_the_extra_fields(name: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match="use api_key_env"):
+        config(extra={name: "x"})
+    assert config(extra={"max_completion_tokens": 9, "top_k": None}).extra
+
+
 def test_a_key_that_is_not_set_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOWHERE", raising=False)
     with pytest.raises(UsageError, match="environment variable NOWHERE"):
         config(api_key_env="NOWHERE").headers()
+    monkeypatch.setenv("NOWHERE", "pl4nted\nk3y")
+    with pytest.raises(UsageError, match="no header may have") as refused:
+        config(api_key_env="NOWHERE").headers()
+    assert "k3y" not in str(refused.value)
     monkeypatch.setenv("NOWHERE", "  k\n")
     assert config(api_key_env="NOWHERE").headers()["Authorization"] == "Bearer k"

@@ -208,6 +208,21 @@ def test_a_request_that_ends_the_server_each_time_ends_the_run(serve: Serve, mon
     assert server.lives >= 3
 
 
+def test_a_probe_asks_as_everybody_does(serve: Serve) -> None:
+    """A server of plain completions knows no chat; that says nothing of whether it is there."""
+    server = serve(words={"messages": "404 no such path", "poison": "error"})
+    plain = [Request(prompt=text, decoding=Decoding()) for text in ("a", "poison")]
+    outcomes, _ = asked(server.url, plain, waiting=1, attempts=2, patience_seconds=3.0)
+    assert texts(outcomes[:1]) == ["A#0"]
+    assert isinstance(outcomes[1], BadSample)
+
+
+def test_a_probe_that_is_asked_to_wait_blames_nobody(serve: Serve) -> None:
+    server = serve(words={"Hello": "throttle", "poison": "error"}, retry_after="0")
+    [outcome], _ = asked(server.url, [ask("poison")], attempts=1, patience_seconds=1.5)
+    assert isinstance(outcome, EngineUnreachable)
+
+
 def test_budgets_are_kept_and_spread(serve: Serve) -> None:
     server = serve()
     begun = time.monotonic()

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from relabel.digests import Json
 from relabel.errors import Refused, StorageError, UsageError
+from relabel.labelers.engines import model_files
 from relabel.labelers.engines.model_files import ModelFolder, model_folder
+from relabel.storage.objects import ObjectInfo
 from relabel.storage.opening import open_store
 
 FILES = {
@@ -95,6 +98,33 @@ def test_a_fetch_that_was_broken_off_is_begun_again(s3_root: str, cache: Path) -
     (folder / ".complete").unlink()
     (folder / "config.json").write_bytes(b"half")
     assert (model_folder(f"{s3_root}/model").path / "config.json").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize("name", ["/tmp/outside.json", "../outside.json"])
+def test_names_that_lead_out_of_the_folder_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hostile:
+        def list(self, prefix: str) -> list[ObjectInfo]:
+            return [ObjectInfo(path=name, size=1, etag="tag", modified=0.0)]
+
+    monkeypatch.setattr(model_files, "open_store", lambda url, options: Hostile())
+    with pytest.raises(Refused, match="outside the model's folder"):
+        model_folder("s3://bucket/model")
+
+
+def test_a_model_of_the_hub_is_opened_at_the_commit_of_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the recipe names none, and the branch has moved on."""
+    asked = []
+
+    def snapshot_download(repository: str, revision: str | None, ignore_patterns: list[str]) -> str:
+        asked.append((repository, revision))
+        return write(tmp_path / (revision or "newest"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    facts: dict[str, Json] = model_folder("hf:org/name", commit="c0ffee").facts()
+    assert asked == [("org/name", "c0ffee")]
+    assert facts["commit"] == "c0ffee"
 
 
 def test_an_empty_prefix_says_so(s3_root: str) -> None:

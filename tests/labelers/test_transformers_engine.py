@@ -287,6 +287,7 @@ def test_a_request_that_breaks_its_batch_fails_alone(folders: dict[str, Path], e
     assert "broken" in found[1].detail
     answered = [timeless(each) for each in found if isinstance(each, Reply)]
     assert answered == [whole[0], *whole[2:]]
+    assert engine.spent()["requests"] == 3, "one that is answered at the second try is one"
     asyncio.run(engine.close())
 
 

@@ -162,7 +162,13 @@ def test_weights_that_changed_since_the_plan_are_refused(model: str) -> None:
         config.open(facts, "cuda", compute_batch=8, threads=1)
 
 
-@pytest.mark.parametrize("name", ["dtype", "quantization", "max_model_len", "seed", "mm_processor_kwargs", "brand_new"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dtype", "quantization", "max_model_len", "seed", "mm_processor_kwargs", "brand_new", "load_format",
+        "model_loader_extra_config", "worker_cls",
+    ],
+)  # fmt: skip
 def test_arguments_that_change_labels_or_are_unknown_are_part_of_the_identity(name: str) -> None:
     assert VllmConfig(model="m", engine_args={name: 1}).identity() != VllmConfig(model="m").identity()
 
@@ -187,3 +193,8 @@ def test_numerics_name_version_and_arguments(model: str) -> None:
 def test_what_names_the_model_is_no_engine_argument() -> None:
     with pytest.raises(pydantic.ValidationError, match="must not name revision"):
         VllmConfig(model="m", engine_args={"revision": "x"})
+
+
+def test_a_token_of_the_hub_is_no_engine_argument() -> None:
+    with pytest.raises(pydantic.ValidationError, match="HF_TOKEN"):
+        VllmConfig(model="m", engine_args={"hf_token": "x"})

@@ -62,6 +62,7 @@ print("closed", ray.is_initialized(), file=sys.stderr)
 
 session = Session(Resources(), 1)
 session.start_ahead(graph.imports)
+print("what Ray says of a node")
 with session.connected():
     has = ray.remote(lambda: "pipelines.graph" in __import__("sys").modules)
     begun = time.monotonic()
@@ -70,6 +71,7 @@ with session.connected():
         time.sleep(0.5)
 print("warm", file=sys.stderr)
 session.close()
+print("answer")
 print("ended", ray.is_initialized(), file=sys.stderr)
 """
 
@@ -81,6 +83,7 @@ def test_a_ray_that_starts_ahead_lives_as_long_as_it_is_needed(root: Path) -> No
     )
     assert done.returncode == 0, done.stderr[-2000:]
     told = [line for line in done.stderr.splitlines() if line.startswith(("closed", "warm", "ended"))]
+    assert done.stdout == "answer\n"
     assert told == ["closed False", "warm", "ended False"], done.stderr[-2000:]
 
 

@@ -110,6 +110,7 @@ class Fuser(CaptionWriter[S]):
 
     def writes(self) -> LabelContract:
         """Raises UsageError where the label that it reads has no such style."""
+        self.require_template()
         read, style = self.inputs.get(self.parameters.caption), self.parameters.style
         if read is not None and style not in (read.styles or ()):
             raise UsageError(

@@ -5,6 +5,7 @@ letter that names the style and the flags. Nothing becomes an empty text, and th
 """
 
 import functools
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import Field, field_validator
 
 from ..digests import Json
-from ..errors import BadSample
+from ..errors import BadSample, UsageError
 from ..labels.caption import Flag, caption_contract
 from ..labels.contract import LabelContract
 from ..languages import check_code, detector, model_digest
@@ -148,6 +149,8 @@ class CaptionWriter(EngineLabeler[P]):
         return {name: (Template(style.prompt, names), Template(style.system, names)) for name, style in styles}
 
     def writes(self) -> LabelContract:
+        """Raises UsageError where the model is known to take no such chat."""
+        self.require_template()
         config = self.engine_config
         return caption_contract(
             self.label,
@@ -156,6 +159,17 @@ class CaptionWriter(EngineLabeler[P]):
             reproducible=config.reproducible,
             old=self.keeps_old,
         )
+
+    def require_template(self) -> None:
+        """A model without a chat template takes one user turn; raises UsageError where a style has a system turn."""
+        known = self.facts.get("engine") or {}
+        two = [name for name, style in self.styles.items() if style.system]
+        if self.parameters.chat and two and known.get("chat_template", "unknown") is None:
+            raise UsageError(
+                f"the model of {self.label!r} has no chat template, which the system turns of the styles "
+                f"{', '.join(two)} need. Add `chat: false` to the step and write prompts that the model goes on with, "
+                "or give a model that was tuned for chat."
+            )
 
     def load(self, device: str) -> None:
         """Raises UsageError also where tokenizer or language detector are not there."""
@@ -255,6 +269,8 @@ class CaptionWriter(EngineLabeler[P]):
             return cells
         if reply.mean_logprob is None:
             raise BadSample(Reason.ENGINE_ERROR, "the engine gave no log-probabilities of its answer, as it promised")
+        if not math.isfinite(reply.mean_logprob):
+            raise BadSample(Reason.ENGINE_ERROR, f"the engine gave {reply.mean_logprob} as mean log-probability")
         return {**cells, "mean_logprob": min(0.0, reply.mean_logprob)}
 
 

@@ -16,7 +16,7 @@ from .engines.loop import Loop
 from .engines.protocol import Engine, EngineConfig
 from .labeler import Batch, Labeler, Labels, P
 
-UNIDENTIFIED = ("revision",)
+UNIDENTIFIED = ("commit", "revision")
 """Facts of an engine that are kept for people and for fetching; the digests beside them are the identity."""
 SampleCells = Mapping[str, Any]
 """One sample as `prepare` made it: arrays by name, text as str; and the columns of the labels that are read."""

@@ -8,11 +8,13 @@ Whatever a server would otherwise fill in by itself (vLLM from the model's gener
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ...digests import Json
 from ...errors import UsageError
+from ...redaction import redacted
 from .protocol import Decoding, FinishReason, Message, Reply, Request
 
 Dialect = Literal["openai", "vllm", "llama_cpp"]
@@ -21,6 +23,9 @@ SEEDS = {"openai": 2**63, "vllm": 2**63, "llama_cpp": 2**31 - 1}
 """Seeds are taken modulo this: llama.cpp has 32 bits, and calls its largest number `random`."""
 CHOICE = "answer"
 """The field in which an `openai` server gives one of several texts."""
+MAX_TOKENS = 2**31 - 1
+"""No model answers more."""
+SAID_CHARACTERS = 200
 FINISHED: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
@@ -131,7 +136,7 @@ def usage_of(answer: Json) -> tuple[int, int] | None:
     if not isinstance(usage, dict):
         return None
     counts = [usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens")]
-    return (counts[0], counts[1]) if all(isinstance(count, int) for count in counts) else None
+    return (counts[0], counts[1]) if all(type(count) is int and 0 <= count <= MAX_TOKENS for count in counts) else None
 
 
 def reply_of(answer: Json, request: Request, dialect: Dialect) -> Reply:
@@ -141,6 +146,8 @@ def reply_of(answer: Json, request: Request, dialect: Dialect) -> Reply:
     logprobs = logprobs_of(choice.get("logprobs"))
     if request.choices is not None and dialect == "openai":
         text, logprobs = chosen(text, choice), None  # those were the tokens of the JSON around it
+    if request.choices is not None and text not in request.choices:
+        raise Unreadable(f"none of the choices (finish_reason: {choice.get('finish_reason')}): {excerpt(text)}")
     prompt_tokens, completion_tokens = usage_of(answer) or (0, 0)
     return Reply(
         text=text,
@@ -154,7 +161,7 @@ def reply_of(answer: Json, request: Request, dialect: Dialect) -> Reply:
 def choice_of(answer: Json) -> dict[str, Any]:
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
-        raise Unreadable(f"an answer without choices: {json.dumps(answer)[:200]}")
+        raise Unreadable(f"an answer without choices: {excerpt(answer)}")
     if choices[0].get("finish_reason") == "abort":
         raise Unreadable("the server broke off its answer (finish_reason: abort)")
     return choices[0]
@@ -164,11 +171,15 @@ def text_of(choice: Mapping[str, Any]) -> str:
     """Of a chat or a plain completion; a refusal is text, and nothing (all tokens went into thinking) is empty."""
     said = choice.get("message", choice)
     if not isinstance(said, dict) or not {"content", "text"} & said.keys():
-        raise Unreadable(f"a choice without text: {json.dumps(choice)[:200]}")
+        raise Unreadable(f"a choice without text: {excerpt(choice)}")
     text = said.get("content", said.get("text")) or said.get("refusal") or ""
     if not isinstance(text, str):
         raise Unreadable(f"a text that is {type(text).__name__}")
     return text
+
+
+def excerpt(content: Json) -> str:
+    return redacted(json.dumps(content))[:SAID_CHARACTERS]  # in this order: half a secret is not found
 
 
 def chosen(text: str, choice: Mapping[str, Any]) -> str:
@@ -180,8 +191,14 @@ def chosen(text: str, choice: Mapping[str, Any]) -> str:
 
 
 def logprobs_of(told: Json) -> tuple[float, ...] | None:
-    """Of a chat (`content`) or a plain completion (`token_logprobs`)."""
+    """Of a chat (`content`) or a plain completion (`token_logprobs`). Raises Unreadable where one is no number."""
     if not isinstance(told, dict):
         return None
-    found = [each.get("logprob") for each in told.get("content") or ()] or list(told.get("token_logprobs") or ())
-    return tuple(map(float, found)) if found and None not in found else None
+    try:
+        found = [each.get("logprob") for each in told.get("content") or ()] or list(told.get("token_logprobs") or ())
+        logprobs = tuple(map(float, found)) if found and None not in found else None
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
+        raise Unreadable(f"log-probabilities that are none: {type(error).__name__}") from error
+    if logprobs and not all(map(math.isfinite, logprobs)):
+        raise Unreadable("log-probabilities that are not finite")
+    return logprobs

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from .protocol import Engine, EngineConfig
 
 WAITING_SHARE = 1.5
 """Requests per open one: while some wait to be sent again, others are open."""
+SECRET_FIELD = re.compile(r"api_?key|secret|passw|credential|authoriz", re.IGNORECASE)
 LEAD = 12.0
 """Requests that time out or are asked to wait take some twenty times as long as others, and most parts have one."""
 
@@ -76,6 +78,14 @@ class EndpointConfig(EngineConfig):
             raise ValueError("expected a URL without user, password and key; name the key's variable by api_key_env")
         return url.rstrip("/")
 
+    @field_validator("extra")
+    @classmethod
+    def _no_secrets(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        """They are written into every release."""
+        if named := sorted(name for name in extra if SECRET_FIELD.search(name)):
+            raise ValueError(f"extra is published, and {', '.join(named)} sounds secret; use api_key_env")
+        return extra
+
     @property
     def concurrency(self) -> int:
         return math.ceil(WAITING_SHARE * self.at_once) + 2
@@ -122,6 +132,11 @@ class EndpointConfig(EngineConfig):
                 "that labels. Set it there, or leave api_key_env out."
             )
         remember(key)
+        if not (key.isascii() and key.isprintable()):
+            raise UsageError(
+                f"the environment variable {self.api_key_env} (engine.api_key_env) holds characters that no header may "
+                "have, such as a line break. Set it to the key alone."
+            )
         return {**plain, "Authorization": f"Bearer {key}"}
 
     def open(self, facts: Mapping[str, Json], device: str, *, compute_batch: int, threads: int) -> Engine:

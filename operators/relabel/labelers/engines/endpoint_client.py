@@ -30,8 +30,9 @@ MAX_OUTAGES = 10
 CHARACTERS_PER_TOKEN = 3
 TOKENS_PER_IMAGE = 500
 """Of a budget until the answer tells."""
+PLAIN_HELLO = Request(prompt="Hello", decoding=Decoding(max_tokens=1))
 HELLO = Request(prompt=(Message("user", "Hello"),), decoding=Decoding(max_tokens=1))
-"""What a probe asks."""
+"""What a probe asks, in the way in which the server is asked anyway: it may know no other."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -71,6 +72,7 @@ class Endpoint(Engine):
         self._room = asyncio.Semaphore(config.at_once)
         self._spending = Spending(config.price.prompt, config.price.completion)
         self._numbers = itertools.count()
+        self._hello = HELLO
 
     def spent(self) -> Spent:
         return self._spending.to_json()
@@ -84,6 +86,7 @@ class Endpoint(Engine):
 
     async def generate(self, request: Request) -> Reply:
         course = Course(next(self._numbers))
+        self._hello = PLAIN_HELLO if isinstance(request.prompt, str) else HELLO
         path, body = path_of(request), self._body(request, await self._urls(request))
         while True:
             got = await self._attempt(course, path, body, booked_tokens(request))
@@ -155,6 +158,11 @@ class Endpoint(Engine):
         EngineUnreachable where the server stays away.
         """
         answers = self._presence.answers
+        if (failure.after or 0.0) > self.config.patience_seconds:
+            raise EngineUnreachable(
+                f"{self.config.url} asks to come back in {failure.after:.0f} s ({failure.detail}); patience_seconds is "
+                f"{self.config.patience_seconds:g}. Run again to go on."
+            )
         if failure.away:
             self._presence.doubt(broken=True, refused=failure.refused)
         await asyncio.sleep(max(failure.after or 0.0, course.backoff(course.own)))
@@ -173,18 +181,19 @@ class Endpoint(Engine):
                 "it may be what ends the server. Look into the server's log; run again to go on."
             )
 
-    async def _probe(self) -> str | None:
-        """Asks a few words: None where the server answers them, refuses them, or asks to be asked later."""
+    async def _probe(self) -> Failure | None:
+        """Asks a few words: None where the server answers them or refuses them."""
+        hello = self._hello
         async with self._room:
             try:
-                got = await self._send(Course(next(self._numbers)), path_of(HELLO), self._body(HELLO, []), 0)
+                got = await self._send(Course(next(self._numbers)), path_of(hello), self._body(hello, []), 0)
                 if isinstance(got, Answer):
-                    reply_of(got.content, HELLO, self.config.dialect)
+                    reply_of(got.content, hello, self.config.dialect)
             except BadSample:
                 return None
             except Unreadable as error:
-                return str(error)
-        return got.detail if isinstance(got, Failure) and not got.throttled else None
+                return Failure(str(error))
+        return got if isinstance(got, Failure) else None
 
 
 def booked_tokens(request: Request) -> int:

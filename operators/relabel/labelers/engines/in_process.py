@@ -114,17 +114,18 @@ class InProcess(Engine):
         prompts = [job.work[0] for job in jobs]
         self._spent["batches"] += 1
         self._spent["batch_rows"] += self.rows
-        self._spent["requests"] += len(jobs)
         self._spent["prompt_tokens"] += sum(len(prompt.ids) for prompt in prompts)
         if kind == SCORE:
             found = score(self.model, prompts, [job.work[1] for job in jobs], length, self.rows)
             for job, scored in zip(jobs, found, strict=True):
                 job.future.set_result(scored)
+            self._spent["requests"] += len(jobs)
             return
         owners = {id(job.work[1]): job for job in jobs}
 
         def settle(answer: Answer) -> None:
             reply = answer.reply(time.perf_counter() - begun)
+            self._spent["requests"] += 1
             self._spent["completion_tokens"] += reply.completion_tokens
             owners[id(answer)].future.set_result(reply)
 

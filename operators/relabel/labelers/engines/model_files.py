@@ -67,10 +67,15 @@ class ModelFolder:
             )
 
 
-def model_folder(model: str, options: Mapping[str, Json] | None = None) -> ModelFolder:
-    """The model's folder on this node, fetched where it is not here; raises UsageError, StorageError."""
+def model_folder(
+    model: str, options: Mapping[str, Json] | None = None, commit: str | None = None
+) -> ModelFolder:  # fmt: skip
+    """The model's folder on this node, fetched where it is not here (of the hub at `commit`, if given).
+
+    Raises UsageError, StorageError, and Refused for a bucket whose names lead out of the folder.
+    """
     if model.startswith(HUB_PREFIX):
-        return _from_hub(model.removeprefix(HUB_PREFIX))
+        return _from_hub(model.removeprefix(HUB_PREFIX), commit)
     if "://" in model:
         return ModelFolder(_from_bucket(model, options or {}))
     folder = Path(model).expanduser()
@@ -86,8 +91,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/relabel").expanduser()
 
 
-def _from_hub(name: str) -> ModelFolder:
-    repository, _, revision = name.partition("@")
+def _from_hub(name: str, commit: str | None) -> ModelFolder:
+    repository, _, named = name.partition("@")
+    revision = commit or named
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
@@ -108,7 +114,8 @@ def _from_bucket(url: str, options: Mapping[str, Json]) -> Path:
     if not listed:
         raise UsageError(f"{url} holds no files. Give the prefix under which the model's folder was put.")
     for info in listed:
-        if ".." in PurePosixPath(info.path).parts:
+        path = PurePosixPath(info.path)
+        if ".." in path.parts or path.is_absolute():
             raise Refused(f"{url} holds an object named {info.path!r}, which would lie outside the model's folder.")
     folder = cache_folder() / "models" / digest([url, *([info.path, info.size, info.etag] for info in listed)])
     with _locked(folder):

@@ -2,7 +2,8 @@
 
 A failure says nothing by itself. Where others are answered after it, or a probe is, it is the request's own. Where a
 probe fails, too, or nobody listens, the service is away: nothing goes out but one probe at a time until one is
-answered, and no request is to blame. A service that stays away longer than patience lasts is given up.
+answered, and no request is to blame. A probe that is asked to come back later (429) tells neither, and does. A service
+that stays away longer than patience lasts is given up.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from ...errors import EngineUnreachable
+from .wire import Failure
 
 DOUBT_SECONDS = 0.5
 """In a busy engine somebody is answered before; else a probe is sent."""
@@ -19,8 +21,8 @@ PROBE_SHARE = 0.1
 """The next probe goes out when the service has been away for so much longer: what waiting costs is in proportion."""
 MAX_PROBE_SECONDS = 5.0
 
-Probe = Callable[[], Awaitable[str | None]]
-"""Asks something small: None where it is answered, else what happened."""
+Probe = Callable[[], Awaitable[Failure | None]]
+"""Asks something small: None where it is answered or refused, else what happened."""
 
 
 class Presence:
@@ -91,14 +93,15 @@ class Presence:
                 return self.answered()
             if self._answered.is_set():
                 return None
-            self._gone()
-            waited = time.monotonic() - begun
-            if waited > self._patience:
+            if not happened.throttled:
+                self._gone()
+            waited, later = time.monotonic() - begun, (happened.after or 0.0) * happened.throttled
+            if max(waited, later) > self._patience:
                 raise EngineUnreachable(
                     f"{self._name} has not answered for {waited:.0f} s (patience_seconds: {self._patience:g}): "
-                    f"{happened}. No sample is lost: run again to go on when it is back."
+                    f"{happened.detail}. No sample is lost: run again to go on when it is back."
                 )
-            pause = min(MAX_PROBE_SECONDS, FIRST_PROBE_SECONDS + PROBE_SHARE * waited, self._patience)
+            pause = max(later, min(MAX_PROBE_SECONDS, FIRST_PROBE_SECONDS + PROBE_SHARE * waited, self._patience))
         return None
 
     async def _answered_within(self, seconds: float) -> bool:

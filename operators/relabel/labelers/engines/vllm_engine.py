@@ -24,19 +24,19 @@ SPEED = frozenset({
     "async_scheduling", "stream_interval", "renderer_num_workers", "max_parallel_loading_workers",
     # how the work is spread
     "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "enable_expert_parallel",
-    "distributed_executor_backend", "disable_custom_all_reduce", "mm_encoder_tp_mode", "worker_cls",
+    "distributed_executor_backend", "disable_custom_all_reduce", "mm_encoder_tp_mode",
     # kernels and compilation
     "enforce_eager", "compilation_config", "cudagraph_capture_sizes", "max_cudagraph_capture_size", "attention_backend",
     "attention_config", "kernel_config", "optimization_level", "performance_mode", "disable_cascade_attn",
     # loading, caches, logs
-    "load_format", "use_tqdm_on_load", "download_dir", "model_loader_extra_config", "safetensors_load_strategy",
+    "use_tqdm_on_load", "download_dir", "safetensors_load_strategy",
     "mm_processor_cache_gb", "mm_processor_cache_type", "mm_shm_cache_max_object_size_mb", "disable_log_stats",
     "enable_log_requests", "otlp_traces_endpoint", "collect_detailed_traces", "served_model_name", "max_logprobs",
 })  # fmt: skip
 """Engine arguments that change when and where something is computed: numerics. Every other one (dtype, quantization,
 kv_cache_dtype, max_model_len, seed, mm_processor_kwargs, limit_mm_per_prompt, hf_overrides, generation_config,
-logprobs_mode, tokenizer, chat templates, speculative_config ..., and any that this list does not know) is taken to
-change labels, and is part of their fingerprint."""
+logprobs_mode, tokenizer, chat templates, speculative_config, load_format (`dummy`: random weights) ..., and any that
+this list does not know) is taken to change labels, and is part of their fingerprint."""
 OURS = frozenset({"model", "revision", "tokenizer_revision", "code_revision"})
 """What `model` says."""
 
@@ -61,6 +61,8 @@ class VllmConfig(EngineConfig):
     def _no_places(cls, engine_args: dict[str, Any]) -> dict[str, Any]:
         if taken := sorted(OURS & engine_args.keys()):
             raise ValueError(f"engine_args must not name {', '.join(taken)}: `model` does (hf:org/name@commit)")
+        if "hf_token" in engine_args:
+            raise ValueError("engine_args must not hold hf_token: set the environment variable HF_TOKEN")
         return engine_args
 
     @field_validator("storage_options")
@@ -99,7 +101,7 @@ class VllmConfig(EngineConfig):
                 f"`kind: vllm` computes on GPUs, got the device {device!r}. Set resources.gpus to the number of GPUs "
                 "per actor, or use `kind: transformers`."
             )
-        folder = model_folder(self.model, self.storage_options)
+        folder = model_folder(self.model, self.storage_options, facts.get("commit"))
         folder.require(facts)
         from .vllm_client import Vllm
 

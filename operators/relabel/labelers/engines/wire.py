@@ -22,11 +22,17 @@ from ...redaction import redacted
 IDLE_SECONDS = 3.0
 """A connection that idled for longer is not used again: servers close theirs after 5 s, and what was sent is lost."""
 DETAIL_CHARACTERS = 300
+MAX_ANSWER_BYTES = 8 * 2**20
+"""More is no answer; every open request may hold so much."""
+MAX_SAID = 100_000
+"""Characters of an error's text that are looked at."""
 OWN_FAULT = {400, 413, 414, 415, 422, 431}
 TOO_LONG = re.compile(
     r"context.{0,3}(length|size|window)|maximum (model|input|prompt) length|max_model_len|(prompt|input) is too long",
     re.IGNORECASE,
 )
+TOO_LARGE = re.compile(r"request too large", re.IGNORECASE)
+"""With 429: more tokens than the account may use in a whole minute, however long one waits."""
 AWAY = {502, 503, 504, 521, 522, 523, 524, 529}
 """What stands before the service says that it is not there, or it says so itself."""
 
@@ -79,7 +85,10 @@ class Wire:
         data = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         try:
             async with self._session.post(self.url + path, data=data, allow_redirects=False) as response:
-                return self._outcome(response.status, response.headers, await response.read())
+                data = await read(response)
+                if len(data) > MAX_ANSWER_BYTES and response.ok:
+                    return Failure(f"more than {MAX_ANSWER_BYTES} bytes")
+                return self._outcome(response.status, response.headers, data)
         except TimeoutError:
             return Failure(f"no answer within timeout_seconds: {self._timeout.total:g}")
         except (aiohttp.InvalidURL, aiohttp.ClientSSLError) as error:
@@ -98,6 +107,8 @@ class Wire:
             return Failure(f"no JSON in {len(data)} bytes") if content is None else Answer(content)
         said = f"HTTP {status}: {message_of(content, data)}"
         after = retry_after(headers.get("Retry-After"), time.time())
+        if status == 429 and TOO_LARGE.search(said):
+            raise BadSample(Reason.PROMPT_TOO_LONG, said)
         if status == 429 and "insufficient_quota" not in said:
             return Failure(said, throttled=True, after=after, content=content)
         if status >= 500 or status in (408, 409, 425):
@@ -127,6 +138,16 @@ class Wire:
         return BadSample(Reason.ENGINE_ERROR, said)
 
 
+async def read(response: aiohttp.ClientResponse) -> bytes:
+    """The body, or a little more than MAX_ANSWER_BYTES of it."""
+    data = bytearray()
+    async for piece in response.content.iter_any():
+        data += piece
+        if len(data) > MAX_ANSWER_BYTES:
+            break
+    return bytes(data)
+
+
 def message_of(content: Json, data: bytes) -> str:
     """What an error says, for a person: `{"error": {"message": ...}}` in one of its shapes, or the bytes."""
     error = content.get("error", content) if isinstance(content, dict) else None
@@ -135,7 +156,7 @@ def message_of(content: Json, data: bytes) -> str:
         text = " · ".join(words) or json.dumps(error)
     else:
         text = error if isinstance(error, str) else data.decode(errors="replace")
-    return redacted(" ".join(text.split()))[:DETAIL_CHARACTERS]  # in this order: half a secret is not found
+    return redacted(" ".join(text.split())[:MAX_SAID])[:DETAIL_CHARACTERS]  # in this order: half a secret is not found
 
 
 def retry_after(text: str | None, now: float) -> float | None:
@@ -146,7 +167,7 @@ def retry_after(text: str | None, now: float) -> float | None:
         return float(text)
     try:
         moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
