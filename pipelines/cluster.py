@@ -102,7 +102,6 @@ class Session:
         try:
             start_local(self.resources, self.num_pools, self.plugins)
         except (OSError, RayError) as error:
-            ray.shutdown()
             raise failed_start(error) from error
 
     def _start_warm(self, imports: Callable[[], None]) -> None:

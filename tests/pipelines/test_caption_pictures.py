@@ -67,7 +67,12 @@ def test_lines_are_wrapped_and_cut() -> None:
 
 
 def test_many_styles_have_room(tmp_path: Path) -> None:
-    render([sample(Caption({f"style{n}": said(LONG) for n in range(4)}, None))], tmp_path / "four.png", "caption")
+    caption = Caption({f"style{n}": said(LONG) for n in range(4)}, None)
+    render([sample(caption)], tmp_path / "four.png", "caption")
+    dark = (picture(tmp_path / "four.png") < 100).all(axis=2).any(axis=1)
+    lines = np.flatnonzero(np.diff(dark.astype(np.int8)) == 1)
+    assert len(lines) == 4, "one line of each"
+    assert np.diff(lines).min() > 40, "none lies on another"
 
 
 def test_two_captions_stand_side_by_side(tmp_path: Path) -> None:

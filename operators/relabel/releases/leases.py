@@ -150,9 +150,9 @@ def left_unpublished(store: ObjectStore) -> bool:
 
     By the clocks of those runs: good enough to do something ahead of time, and for nothing else.
     """
-    numbers = {int(name[7:17]) for name in lease_names(store)}
-    last = read_lease(store, max(numbers)) if numbers else None
-    if last is None or not all(holder.expired for holder in holders(store)):
+    names = lease_names(store)
+    last = read_lease(store, max(int(name[7:17]) for name in names)) if names else None
+    if last is None or not all(holder.expired for holder in judge(store, open_leases(store, names, WHOLE))):
         return False
     published = version_numbers(store)
     return not published or read_version(store, published[-1]).created < last.created

@@ -67,9 +67,7 @@ class ModelFolder:
             )
 
 
-def model_folder(
-    model: str, options: Mapping[str, Json] | None = None, commit: str | None = None
-) -> ModelFolder:  # fmt: skip
+def model_folder(model: str, options: Mapping[str, Json] | None = None, commit: str | None = None) -> ModelFolder:
     """The model's folder on this node, fetched where it is not here (of the hub at `commit`, if given).
 
     Raises UsageError, StorageError, and Refused for a bucket whose names lead out of the folder.
