@@ -53,7 +53,9 @@ def demo_captions(folder: str, stream: IO[str], maker: SceneMaker | None = None,
     maker = maker or SceneMaker(read_stamps(find_stamps(home / "stamps")), demo_photos())
     write_scenes(maker, "tuning", sizes.tuning, home / "scenes" / "tuning", sizes.tuning_shards)
     write_scenes(maker, "held-out", sizes.held_out, home / "scenes" / "held-out", sizes.held_out_shards)
-    say(f"scenes        {sizes.tuning} with captions by people, {sizes.held_out} with poor alt texts: {home / 'scenes'}")
+    say(
+        f"scenes        {sizes.tuning} with captions by people, {sizes.held_out} with poor alt texts: {home / 'scenes'}"
+    )
     tuned = tune(load_tuning(tuning_recipe(home, sizes.train)), lambda line: say(f"              {line}"))
     say(f"captioner     {tuned.folder}, {told(tuned)}")
     recipe = captions_recipe(home, tuned)

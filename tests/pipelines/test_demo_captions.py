@@ -70,8 +70,8 @@ def test_the_picture_shows_scenes_and_words(demo: tuple[Path, str]) -> None:
 def test_it_says_what_came_of_it(demo: tuple[Path, str]) -> None:
     home, said = demo
     for words in (
-        "60 with captions by people, 12 with poor alt texts", "CPU seconds", "release       1: 12 images; old alt texts",
-        f"show {home / 'captions'}",
+        "60 with captions by people, 12 with poor alt texts", "CPU seconds",
+        "release       1: 12 images; old alt texts", f"show {home / 'captions'}",
     ):  # fmt: skip
         assert words in said
 
@@ -79,7 +79,9 @@ def test_it_says_what_came_of_it(demo: tuple[Path, str]) -> None:
 def test_a_second_demo_redoes_nothing(demo: tuple[Path, str], maker: SceneMaker) -> None:
     home, _ = demo
     before = open_release(str(home / "captions"))
-    kept = [file for file in home.rglob("*") if file.is_file() and file.parent.name in ("captioner", "tuning", "held-out")]
+    kept = [
+        file for file in home.rglob("*") if file.is_file() and file.parent.name in ("captioner", "tuning", "held-out")
+    ]
     stamped = [(file, file.stat().st_mtime_ns) for file in kept]
     picture = (home / "captions.png").read_bytes()
     assert {file.name for file in kept} >= {"model.safetensors", "tuning.json", "tuning-000.tar", "held-out-001.tar"}

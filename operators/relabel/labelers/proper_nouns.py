@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 
 TOKEN = re.compile(r"[^\W_]+(?:[.&'’-][^\W_]+)*\.?")
-CLAUSE_ENDS = frozenset(".!?:;|–—\"“”()")
+CLAUSE_ENDS = frozenset('.!?:;|–—"“”()')
 SMALL = frozenset({
     "a", "an", "the", "of", "and", "or", "in", "on", "at", "to", "for", "from", "by", "with", "without", "as",
     "is", "are", "was", "were", "be", "it", "its", "this", "that", "these", "those", "de", "la", "le", "les",

@@ -22,6 +22,7 @@ from .generating import generate
 from .proofs import prove_neighbours, prove_padding
 from .protocol import Engine, Reply, Request, Scored
 from .scoring import score
+from .spending import Spent
 from .transformers_engine import TransformersConfig
 from .transformers_files import find_files
 from .transformers_model import Model, load
@@ -140,9 +141,9 @@ class InProcess(Engine):
             hardware |= {"device": capability, "threads": torch.get_num_threads(), "mkl": os.environ.get("MKL_CBWR")}
         return {**hardware, **{name: version(name) for name in PACKAGES}}
 
-    def spent(self) -> dict[str, Json]:
+    def spent(self) -> Spent:
         """`batch_rows`: rows that were computed, copies that fill a batch included."""
-        return {**self._spent, "cost": 0.0}
+        return {**self._spent, "cost": "0"}
 
     async def close(self) -> None:
         """Requests that wait are answered first."""
