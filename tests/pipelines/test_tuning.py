@@ -19,6 +19,7 @@ import torch
 import yaml
 from drawn_stamps import small_maker
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file
 from small_disk import mount_small_disk
 
@@ -337,11 +338,12 @@ def test_samples_without_image_or_caption_are_counted_and_copies_are_not_held_ou
 
 
 def test_an_image_that_is_stored_in_another_way_is_a_copy(tmp_path: Path) -> None:
-    files = {f"{index}.png": image(0) for index in range(30)} | {f"{index}.short.txt": b"a dot" for index in range(30)}
+    files: dict[str, bytes] = {}
     with Image.open(io.BytesIO(image(0))) as same:
-        for index in range(30, 60):
-            buffer = io.BytesIO()
-            same.save(buffer, "PNG", compress_level=index % 9)
+        for index in range(60):
+            buffer, words = io.BytesIO(), PngInfo()
+            words.add_text("Comment", str(index))
+            same.save(buffer, "PNG", pnginfo=words)
             files |= {f"{index}.png": buffer.getvalue(), f"{index}.short.txt": b"a dot"}
     files |= {f"g{index}.png": image(index) for index in range(10, 20)}
     files |= {f"g{index}.short.txt": b"a dot" for index in range(10, 20)}
