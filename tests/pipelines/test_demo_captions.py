@@ -71,7 +71,8 @@ def test_it_says_what_came_of_it(demo: tuple[Path, str]) -> None:
     home, said = demo
     for words in (
         "60 with captions by people, 12 with poor alt texts", "CPU seconds",
-        "release       1: 12 images; old alt texts", f"show {home / 'captions'}",
+        "release       1: 12 images; old alt texts",
+        f"show {home / 'captions'}",
     ):  # fmt: skip
         assert words in said
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,6 +92,7 @@ def test_a_ray_that_cannot_start_ahead_says_so_once_it_is_needed(monkeypatch: py
         raise StorageError("the disk of its folder is full")
 
     monkeypatch.setattr(cluster, "require_room", full)
+    monkeypatch.setattr(cluster, "ray", SimpleNamespace(is_initialized=lambda: False, shutdown=lambda: None))
     session = cluster.Session(Resources(), 1)
     session.start_ahead(graph.imports)
     with pytest.raises(StorageError, match="its folder is full"), session.connected():

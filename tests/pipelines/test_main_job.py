@@ -12,6 +12,7 @@ import pytest
 from releases_of_photos import open_release, shas, write_tar
 
 from pipelines import run
+from pipelines.cluster import Session
 from pipelines.job import Part
 from pipelines.loading import load
 from pipelines.parts import Header
@@ -49,7 +50,8 @@ def test_photos_are_labelled_right_and_read_back(recipe: Make) -> None:
 def test_second_run_does_nothing(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = recipe()
     first = run(wanted)
-    monkeypatch.setattr("pipelines.running.connected", lambda *_: pytest.fail("a second run must not touch Ray"))
+    for touches in ("connected", "start_ahead"):
+        monkeypatch.setattr(Session, touches, lambda *_: pytest.fail("a second run must not touch Ray"))
     second = run(wanted)
     assert (second.labelled, second.published) == (0, False)
     assert second.release is not None
