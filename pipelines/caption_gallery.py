@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -57,16 +58,15 @@ def cards(release: Release, count: int, label: str = "caption") -> Iterator[Card
     for name, share in shares(names, count):
         for sample in find(config, shards[name], chosen(release, name, share)):
             labels = release.get(name, sample.key)
-            scores = {column: value for found in labels.values() if isinstance(found, dict)
-                      for column, value in found.items()}  # fmt: skip
             caption = labels[label]
-            new = {style: Judged(text.text, score(scores, style), text.flags) for style, text in caption.texts.items()}
-            yield Card(photo(config, sample), Judged(caption.old or "", score(scores, "old")), new)
+            new = {style: Judged(text.text, score(labels, style), text.flags) for style, text in caption.texts.items()}
+            yield Card(photo(config, sample), Judged(caption.old or "", score(labels, "old")), new)
 
 
-def score(scores: Mapping[str, float], name: str) -> float | None:
+def score(labels: Mapping[str, Any], name: str) -> float | None:
     """The first F1 of that style (or of the old caption) which a `caption_match` wrote."""
-    return next((value for column, value in sorted(scores.items()) if column.endswith(f"_{name}_f1")), None)
+    columns = ((found, f"{label}_{name}_f1") for label, found in sorted(labels.items()) if isinstance(found, dict))
+    return next((found[column] for found, column in columns if column in found), None)
 
 
 def draw_gallery(found: Sequence[Card], title: str, told: str, out: Path) -> None:

@@ -200,7 +200,8 @@ def demo_photos() -> dict[str, Picture]:
 
 
 def write_scenes(maker: SceneMaker, side: Side, count: int, folder: Path, shards: int = 4) -> Path:
-    """Write scenes 0 .. `count` as tar shards; returns their folder. Equal scenes give equal bytes.
+    """Write scenes 0 .. `count` as tar shards; returns their folder, which holds no others of that side. Equal scenes
+    give equal bytes.
 
     A tuning sample is KEY.jpg, KEY.short.txt, KEY.long.txt and KEY.json (cut-outs, photograph). A held-out one has its
     alt text in KEY.txt, and what people say in KEY.gold.short.txt and KEY.gold.long.txt.
@@ -210,6 +211,8 @@ def write_scenes(maker: SceneMaker, side: Side, count: int, folder: Path, shards
         scenes = (maker.scene(side, index) for index in range(number, count, shards))
         files = {f"{scene.key}.{name}": data for scene in scenes for name, data in members(maker, scene).items()}
         write_if_changed(folder / f"{side}-{number:03d}.tar", tar_bytes(files))
+    for stale in set(folder.glob(f"{side}-*.tar")) - {folder / f"{side}-{number:03d}.tar" for number in range(shards)}:
+        stale.unlink()
     return folder
 
 

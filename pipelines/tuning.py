@@ -4,6 +4,7 @@ The folder that it writes is whole or not there, and the same whether it was int
 everything lies in `<output>.tuning`, from where the same command goes on.
 """
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 
 from relabel.digests import Json, canonical_json, digest
-from relabel.errors import UsageError
+from relabel.errors import Refused, UsageError
 from relabel.labelers.checkpoints import LITE_NETS
 from relabel.labelers.engines.transformers_files import ModelFiles, find_files
 from relabel.labelers.inference import fix_kernels, numerics
@@ -25,6 +26,7 @@ from .model_card import model_card
 from .recipe import Resources
 from .tuning_data import TuningData, read_tuning_data
 from .tuning_features import Features, LiveFeatures, keep_features
+from .tuning_folder import alone, room, settle
 from .tuning_group import Group
 from .tuning_loop import Say, Tuning
 from .tuning_model import TunedModel
@@ -58,7 +60,8 @@ class Tuned:
 def tune(recipe: TuningRecipe, say: Say = lambda line: None, group: Group | None = None) -> Tuned:
     """Tune as the recipe says, going on where an earlier call ended.
 
-    Raises UsageError where the output is taken, or what lies beside it is another tuning.
+    Raises UsageError where the output is taken, what lies beside it is another tuning, or somebody tunes there now;
+    Refused where the loss is no number any more; StorageError where the disk is full.
     """
     group, output, work = group or Group(), Path(recipe.output), Path(f"{recipe.output}.tuning")
     begun = time.process_time()
@@ -66,19 +69,21 @@ def tune(recipe: TuningRecipe, say: Say = lambda line: None, group: Group | None
     fix_kernels(recipe.train.threads)
     settle_allocator()
     data = read_tuning_data(recipe)
-    work.mkdir(parents=True, exist_ok=True)
-    files = beginning(recipe, data, work, group)
-    meaning = meaning_of(recipe, data, files)
-    fresh = not is_finished(output, meaning)
-    if fresh:
-        say(
-            f"{len(data.training)} samples to tune on, {len(data.held_out)} held out, {data.shards} shards; styles: "
-            f"{', '.join(recipe.styles)}"
-        )
-        run(recipe, data, files, meaning, work, say, group)
-    group.wait()
-    if group.rank == 0:
-        shutil.rmtree(work)
+    with room(work):
+        work.mkdir(parents=True, exist_ok=True)
+        with alone(work) if group.rank == 0 else contextlib.nullcontext():
+            files = beginning(recipe, data, work, group)
+            meaning = meaning_of(recipe, data, files)
+            fresh = not is_finished(output, meaning)
+            if fresh:
+                say(
+                    f"{len(data.training)} samples to tune on, {len(data.held_out)} held out, {data.shards} shards; "
+                    f"styles: {', '.join(recipe.styles)}"
+                )
+                run(recipe, data, files, meaning, work, say, group)
+            group.wait()
+            if group.rank == 0:
+                shutil.rmtree(work)
     return Tuned(output, read_record(output), fresh, time.process_time() - begun)
 
 
@@ -89,18 +94,28 @@ def check_output(output: Path) -> None:
 
 
 def read_record(output: Path) -> Mapping[str, Json]:
-    record: Mapping[str, Json] = json.loads((output / RECORD).read_bytes())
+    """Raises Refused where it cannot be read."""
+    try:
+        record: Mapping[str, Json] = json.loads((output / RECORD).read_bytes())
+    except ValueError as error:
+        raise Refused(f"{output / RECORD} is damaged ({error}). Remove that folder to tune again.") from error
     return record
 
 
 def is_finished(output: Path, meaning: Mapping[str, Json]) -> bool:
-    """Raises UsageError where another tuning's result lies there."""
+    """Raises UsageError where another tuning's result lies there, Refused where it is not what was written."""
     if not output.exists():
         return False
-    known = read_record(output)["meaning"]
+    record = read_record(output)
+    known = record["meaning"]
     if other := sorted(name for name in meaning if known.get(name) != meaning[name]):
         raise UsageError(
             f"{output} was tuned with another {', '.join(other)}. Give another `output`, or remove that folder."
+        )
+    if (found := find_files(str(output)).sha256) != record["weights"]:
+        raise Refused(
+            f"the weights in {output} have digest {found}, its {RECORD} says {record['weights']}. Remove that folder "
+            "to tune again."
         )
     return True
 
@@ -117,7 +132,7 @@ def beginning(recipe: TuningRecipe, data: TuningData, work: Path, group: Group) 
         longest = 2 * max(len(text.split()) for each in data.training for text in each.captions.values())
         new_captioner(
             folder, recipe.model, [*data.words, *(word for prompt in prompts for word in prompt.split())],
-            longest=max(LEAST_ROOM, longest), seed=recipe.train.seed,
+            longest=max(LEAST_ROOM, longest + max(len(prompt.split()) for prompt in prompts)), seed=recipe.train.seed,
         )  # fmt: skip
     group.wait()
     return find_files(str(folder))
@@ -182,5 +197,6 @@ def write_folder(recipe: TuningRecipe, model: TunedModel, record: Mapping[str, J
     record = {**record, "weights": find_files(str(folder)).sha256}
     (folder / RECORD).write_bytes(canonical_json(record) + b"\n")
     (folder / CARD).write_text(model_card(recipe, record), encoding="utf-8")
+    settle(folder)
     Path(recipe.output).parent.mkdir(parents=True, exist_ok=True)
     folder.replace(recipe.output)

@@ -28,10 +28,8 @@ class Example:
     image: bytes
     captions: Mapping[str, str]
     """By style; at least one."""
-
-    @property
-    def image_digest(self) -> bytes:
-        return sample_digest(self.image)
+    pixels: bytes = b""
+    """Digest of what is seen, however it is stored."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +93,13 @@ def read_example(source: SourceConfig, styles: Mapping[str, TunedStyle], shard: 
     image = pick(source, sample, "image")
     if not isinstance(image, bytes):
         raise BadSample(Reason.NOT_AN_IMAGE, f"the image field holds {type(image).__name__}, expected bytes")
-    decode_image(image)
+    seen = decode_image(image)
     captions = {name: " ".join(text(sample, style.field).split()) for name, style in styles.items()}
     captions = {name: caption for name, caption in captions.items() if caption}
     if not captions:
         raise BadSample(Reason.MISSING_FIELD, f"none of {', '.join(style.field for style in styles.values())}")
-    return Example(f"{shard}/{sample.key}", image, captions)
+    pixels = sample_digest(repr(seen.shape).encode() + seen.tobytes())
+    return Example(f"{shard}/{sample.key}", image, captions, pixels)
 
 
 def text(sample: Sample, field: str) -> str:
@@ -128,12 +127,18 @@ def split(
     ordered = sorted(examples, key=lambda each: each.key)
     held = {each.key for each in ordered if is_held_out(each.key, recipe.train.seed, recipe.held_out)}
     training = [each for each in ordered if each.key not in held]
-    known = {each.image_digest for each in training}
-    held_out = [each for each in ordered if each.key in held and each.image_digest not in known]
+    known = {each.pixels for each in training}
+    held_out = [each for each in ordered if each.key in held and each.pixels not in known]
     if not training or not held_out:
         raise UsageError(
             f"{len(examples)} usable samples give {len(training)} to train on and {len(held_out)} held out; both need "
             "some. Give more samples, another `held_out` or another seed."
+        )
+    told = {name for each in training for name in each.captions}
+    if untold := [f"{name} (field {style.field!r})" for name, style in recipe.styles.items() if name not in told]:
+        raise UsageError(
+            f"no sample to train on has a caption in the style {', '.join(untold)}. Correct the `field`, or leave the "
+            "style out."
         )
     return TuningData(
         training=training,

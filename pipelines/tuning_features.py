@@ -1,5 +1,6 @@
 """Tuning features: what the image encoder says of every example: kept in a file where it never changes."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,13 +37,18 @@ class KeptFeatures:
 
 
 def keep_features(model: TunedModel, examples: Sequence[Example], file: Path, group: Group) -> KeptFeatures:
-    """Computes the file, every device of the group its share, unless it is there already."""
+    """Computes the file, every device of the group its share, unless it is there already.
+
+    Its space is taken beforehand: a mapped page for which there is none kills the process, without a word.
+    """
     if not file.is_file():
         live, partial = LiveFeatures(model, examples), file.with_suffix(".partial.npy")
         if group.rank == 0:
             with torch.inference_mode():
                 shape = (len(examples), *live.of([0]).shape[1:])
             np.lib.format.open_memmap(partial, "w+", np.float32, shape).flush()
+            with partial.open("r+b") as file_to_be:
+                os.posix_fallocate(file_to_be.fileno(), 0, partial.stat().st_size)
         group.wait()
         kept = np.lib.format.open_memmap(partial, "r+")
         with torch.inference_mode():

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from relabel.digests import digest
+from relabel.errors import Refused
 from relabel.metrics.caption_match import word_f1, words_of
 
 from .tuning_data import Order, TuningData
@@ -59,6 +60,7 @@ class Tuning:
             end = min(first + self.settings.evaluate_every, self.settings.steps)
             loss = self.train(first, end)
             look = Look.from_json(self.group.shared(self.look(end, loss).to_json() if self.group.rank == 0 else None))
+            require_numbers(look, self.file.parent)
             self.state.note(look)
             if self.group.rank == 0:
                 self.state.save(self.file, self.identity)
@@ -131,6 +133,16 @@ def share_of_rate(settings: Training, step: int) -> float:
     """Of the learning rate: rising along `warmup`, then falling along half a cosine."""
     falling = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
     return min(1.0, (step + 1) / max(1, settings.warmup)) * max(LOWEST, falling)
+
+
+def require_numbers(look: Look, work: Path) -> None:
+    """Raises Refused where a loss is no number: what comes after it is none, either."""
+    losses = {"training": look.training_loss, **{name: score.loss for name, score in look.styles.items()}}
+    if lost := [f"{name} {loss}" for name, loss in losses.items() if not math.isfinite(loss)]:
+        raise Refused(
+            f"the tuning diverged before step {look.step} (loss: {', '.join(lost)}). Remove {work} and give a lower "
+            "train.learning_rate, a lower train.clip or more train.warmup."
+        )
 
 
 def told(look: Look, best: bool) -> str:

@@ -58,6 +58,12 @@ class TunedModel:
         self.reading: Reading = loaded.reading
         self.context, self.pad, self.end = loaded.context, loaded.pad_id, min(loaded.end_ids)
         self.start = first_caption_id(loaded.reading)
+        for name in styles:
+            if len(self.prompt(name)) + MARGIN > self.context:
+                raise Refused(
+                    f"the prompt of the style {name!r} takes {len(self.prompt(name))} of the {self.context} tokens "
+                    "that the decoder holds, and leaves no room for a caption. Give a shorter one."
+                )
         self.network.encoder.requires_grad_(not freeze_encoder)
         self.freeze_encoder = freeze_encoder
 

@@ -1,15 +1,16 @@
 """Tuning recipe: which captioner is tuned on whose captions, in which styles, for how long, into which folder."""
 
-import re
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from relabel.labelers.styles import STYLE
 from relabel.shards.source import SourceConfig
 
 from .recipe import DeadLetters, Section
 
-STYLE_NAME = r"^[a-z][a-z0-9_]{0,31}$"
+JINJA = ("{{", "{%", "{#")
+"""What begins something in a prompt of `caption`."""
 
 
 class TunedStyle(Section):
@@ -18,7 +19,16 @@ class TunedStyle(Section):
     field: str = Field(min_length=1)
     """The field of the source that holds its captions (`short.txt`). Samples without it do without this style."""
     prompt: str = ""
-    """What the caption follows. The step `caption` must be given the same one, with `chat: false`."""
+    """What the caption follows, without space around it. The step `caption` must be given the same one, with
+    `chat: false`.
+    """
+
+    @field_validator("prompt")
+    @classmethod
+    def can_be_asked_again(cls, prompt: str) -> str:
+        if any(mark in prompt for mark in JINJA):
+            raise ValueError(f"a prompt that is tuned is plain text, without {', '.join(JINJA)}")
+        return prompt.strip()
 
     @model_validator(mode="before")
     @classmethod
@@ -82,8 +92,8 @@ class TuningRecipe(Section):
     @classmethod
     def have_names(cls, styles: dict[str, TunedStyle]) -> dict[str, TunedStyle]:
         for name in styles:
-            if not re.fullmatch(STYLE_NAME, name):
-                raise ValueError(f"a style's name is lower-case letters, digits and _, got {name!r}")
+            if not STYLE.fullmatch(name):
+                raise ValueError(f"a style's name is lower-case letters, digits and _ (at most 24), got {name!r}")
         prompts = [style.prompt for style in styles.values()]
         if len(set(prompts)) < len(prompts):
             raise ValueError("styles are told apart by their prompts, which must differ; got one prompt twice")

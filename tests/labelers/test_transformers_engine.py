@@ -15,6 +15,7 @@ from small_language_models import save_blip, save_captioner, save_llama, save_ll
 from relabel.errors import BadSample, DeviceFailed, DeviceFull, Refused, UsageError
 from relabel.labelers.engines.in_process import InProcess
 from relabel.labelers.engines.protocol import Decoding, Message, Reply, Request, Scored
+from relabel.labelers.engines.spending import plus
 from relabel.labelers.engines.transformers_engine import TransformersConfig
 from relabel.reasons import Reason
 
@@ -370,4 +371,5 @@ def test_what_was_used_is_told(folders: dict[str, Path]) -> None:
     assert spent["completion_tokens"] == sum(reply.completion_tokens for reply in replies)
     assert spent["prompt_tokens"] == 12
     assert (spent["batches"], spent["batch_rows"]) == (2, 8)
+    assert plus(spent, spent)["cost"] == "0", "money is text"
     asyncio.run(engine.close())

@@ -109,3 +109,5 @@ def test_sums_have_no_limit() -> None:
     made = merged([found([largest] * 3), found([-1.0])])
     assert made.total == 3 * int(largest) * UNITS - UNITS
     assert from_state(json.loads(json.dumps(made.state()))) == made
+    double = float(np.finfo(np.float64).max)
+    assert found([double, -double, 1.0]).count == 3

@@ -122,3 +122,14 @@ def test_any_partition_in_any_order_is_the_same_to_the_last_byte(
     nested = add_up([add_up(made[:middle]), add_up(made[middle:])]) if middle else add_up(made)
     assert add_up(made).encode() == nested.encode()
     assert {**add_up(made).state(), "shards": 1} == whole.state()
+
+
+def test_what_is_no_score_is_known_in_the_columns_own_precision() -> None:
+    odd = SCORE.model_copy(update={"no_score": 0.1})
+    columns = {"fit_short": [0.5, 0.1], "fit_old": [0.1, 0.2]}
+    rows = pa.table({name: pa.array(values, pa.float32()) for name, values in columns.items()})
+    rows = rows.append_column("fit_cut", pa.array([0, 0], pa.int32())).append_column("fit_good", pa.array([True, True]))
+    made = summarise([odd], rows)
+    assert made is not None
+    assert made.numbers["fit_short"].count == made.numbers["fit_old"].count == 1
+    assert made.contests == {("fit_short", "fit_old"): Contest(0, 0, 0)}

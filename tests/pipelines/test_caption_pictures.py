@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from pipelines.caption_gallery import score
 from pipelines.caption_pairs import CaptionPair
 from pipelines.caption_pairs import render as render_pairs
 from pipelines.caption_rows import ALERT, UNDRAWN, drawn, told, wrapped
@@ -103,3 +104,8 @@ def test_the_head_of_a_column_names_what_differs() -> None:
     assert leaves({"a": 1, "styles": {"short": {"top_k": 3}}, "empty": {}}) == {
         "a": 1, "styles.short.top_k": 3, "empty": {}
     }  # fmt: skip
+
+
+def test_a_style_is_given_the_score_of_no_other() -> None:
+    labels = {"match": {"match_extra_long_f1": 0.1, "match_long_f1": 0.9}, "fit": {"fit_long": 0.3}, "caption": None}
+    assert (score(labels, "long"), score(labels, "extra_long"), score(labels, "short")) == (0.9, 0.1, None)

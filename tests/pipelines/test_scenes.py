@@ -140,6 +140,9 @@ def test_shards_hold_the_members_of_their_side(maker: SceneMaker, tmp_path: Path
         stamped = [(file.read_bytes(), file.stat().st_mtime_ns) for file in files]
         write_scenes(maker, side, 5, tmp_path / side, shards=2)
         assert [(file.read_bytes(), file.stat().st_mtime_ns) for file in files] == stamped
+    assert [file.name for file in write_scenes(maker, "tuning", 5, tmp_path / "tuning", shards=1).iterdir()] == [
+        "tuning-000.tar"
+    ], "no scene lies there twice"
 
 
 @pytest.mark.skipif(not INSTALLED.is_dir(), reason="Debian's package tuxpaint-stamps-default is not installed")

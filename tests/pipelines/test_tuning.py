@@ -1,8 +1,10 @@
 """Tuning: what it writes loads and captions; interrupted or not it is the same, byte for byte; what it refuses."""
 
 import asyncio
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,18 +19,21 @@ import torch
 import yaml
 from drawn_stamps import small_maker
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file
+from small_disk import mount_small_disk
 
 from pipelines.scenes import SceneMaker, write_scenes
 from pipelines.tars import tar_bytes
 from pipelines.tuning import Tuned, tune
 from pipelines.tuning_data import Example, Order, is_held_out, read_tuning_data
 from pipelines.tuning_features import LiveFeatures, keep_features
+from pipelines.tuning_folder import alone
 from pipelines.tuning_group import Group
 from pipelines.tuning_loading import load_tuning
 from pipelines.tuning_model import IGNORED, TunedModel
 from pipelines.tuning_recipe import TuningRecipe
-from relabel.errors import Refused, TooManyDeadLetters, UsageError
+from relabel.errors import Refused, StorageError, TooManyDeadLetters, UsageError
 from relabel.labelers.engines.protocol import Decoding, Request
 from relabel.labelers.engines.transformers_engine import TransformersConfig
 from relabel.labelers.engines.transformers_files import find_files
@@ -197,6 +202,40 @@ def test_a_checkpoint_of_another_tuning_or_a_damaged_one_is_refused(shards: Path
         tune(recipe(shards, output))
 
 
+def test_a_folder_that_is_not_what_was_written_is_not_taken_for_it(tuned: Tuned, shards: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(tuned.folder, output)
+    weights = output / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(Refused, match=r"the weights in .* have digest .* Remove that folder to tune again"):
+        tune(recipe(shards, output))
+    (output / "tuning.json").write_bytes(b"")
+    with pytest.raises(Refused, match=r"tuning\.json is damaged"):
+        tune(recipe(shards, output))
+
+
+def test_two_do_not_tune_into_one_folder(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.tuning").mkdir()
+    with alone(tmp_path / "out.tuning"), pytest.raises(UsageError, match=r"another process is tuning in .*out\.tuning"):
+        tune(recipe(shards, tmp_path / "out"))
+
+
+def test_a_tuning_that_diverges_says_so_at_once(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"diverged before step 6 \(loss: .*nan.* lower train\.learning_rate"):
+        tune(recipe(shards, tmp_path / "out", {"learning_rate": 1e30, "warmup": 0}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_told(shards: Path, tuned: Tuned, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    disk = mount_small_disk(tmp_path / "small", request.addfinalizer)
+    with pytest.raises(StorageError, match=r"the disk of .* is full .* goes on from its last checkpoint"):
+        tune(recipe(shards, disk.folder / "out"))
+    used = recipe(shards, tuned.folder)
+    model = TunedModel(find_files(str(tuned.folder)), used.styles, "cpu", True)
+    with pytest.raises(OSError, match="No space left"):  # and no SIGBUS
+        keep_features(model, read_tuning_data(used).training, disk.folder / "features.npy", Group())
+
+
 def test_it_stops_early_and_keeps_the_best(shards: Path, tmp_path: Path) -> None:
     """A rate so low that nothing changes: the first look stays the best."""
     done = tune(recipe(shards, tmp_path / "out", {"learning_rate": 1e-12, "evaluate_every": 1, "patience": 3}))
@@ -270,8 +309,6 @@ def test_the_held_out_share_is_chosen_by_key_alone(shards: Path, tmp_path: Path)
 
 
 def image(seed: int) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -300,6 +337,43 @@ def test_samples_without_image_or_caption_are_counted_and_copies_are_not_held_ou
         read_tuning_data(strict)
 
 
+def test_an_image_that_is_stored_in_another_way_is_a_copy(tmp_path: Path) -> None:
+    files: dict[str, bytes] = {}
+    with Image.open(io.BytesIO(image(0))) as same:
+        for index in range(60):
+            buffer, words = io.BytesIO(), PngInfo()
+            words.add_text("Comment", str(index))
+            same.save(buffer, "PNG", pnginfo=words)
+            files |= {f"{index}.png": buffer.getvalue(), f"{index}.short.txt": b"a dot"}
+    files |= {f"g{index}.png": image(index) for index in range(10, 20)}
+    files |= {f"g{index}.short.txt": b"a dot" for index in range(10, 20)}
+    styles = {"short": "short.txt"}
+    data = read_tuning_data(recipe(write_shard(tmp_path / "shards", files), tmp_path / "out", styles=styles))
+    assert all(each.key.split("/")[1].startswith("g") for each in data.held_out)
+    assert len(data.held_out) + data.repeated + len(data.training) == 70
+
+
+def test_a_style_that_nobody_wrote_in_is_refused(shards: Path, tmp_path: Path) -> None:
+    styles = {**STYLES, "dense": {"field": "lnog.txt", "prompt": "dense:"}}
+    with pytest.raises(UsageError, match=r"has a caption in the style dense \(field 'lnog\.txt'\)"):
+        read_tuning_data(recipe(shards, tmp_path / "out", styles=styles))
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(tuned: Tuned, shards: Path) -> None:
+    styles = {"short": {"field": "short.txt", "prompt": "short: " * 66}}
+    used = recipe(shards, tuned.folder, styles=styles)
+    with pytest.raises(Refused, match="prompt of the style 'short' takes 67 of the 66 tokens"):
+        TunedModel(find_files(str(tuned.folder)), used.styles, "cpu", True)
+
+
+def test_captions_that_hold_the_tokenizers_marks_make_no_words_of_them() -> None:
+    from relabel.labelers.grid_captioner import MARKS, word_tokenizer
+
+    tokenizer = word_tokenizer(["a", "dog", *MARKS])
+    assert sorted(tokenizer.get_vocab().values()) == list(range(6))
+    assert (tokenizer.pad_token_id, tokenizer.bos_token_id) == (0, 1)
+
+
 def test_a_source_too_small_to_split_is_refused(tmp_path: Path) -> None:
     one = write_shard(tmp_path / "shards", {"a.png": image(0), "a.short.txt": b"a dot"})
     with pytest.raises(UsageError, match="1 usable samples give . to train on and . held out"):
@@ -314,6 +388,8 @@ def test_a_source_too_small_to_split_is_refused(tmp_path: Path) -> None:
         (["held_out=0.9"], "'held_out'"),
         (["styles={short: {field: a, prompt: x}, long: {field: b, prompt: x}}"], "told apart by their prompts"),
         (["styles={Short: a}"], "a style's name is lower-case"),
+        (["styles={abcdefghijklmnopqrstuvwxyz: a}"], "at most 24"),
+        (["styles={short: {field: a, prompt: 'so {{ old }}'}}"], "plain text, without {{"),
         (["output=s3://bucket/model"], "expected a folder of this machine"),
     ],
 )
@@ -329,3 +405,5 @@ def test_overrides_reach_into_sections(tmp_path: Path) -> None:
     made = load_tuning(fields, ["train.steps=7", "source.where=[{field: cls, ge: 3}]", "styles.short=caption"])
     assert (made.train.steps, made.styles["short"].field, made.output) == (7, "caption", "out")
     assert made.source.where
+    spaced = load_tuning({**fields, "styles": {"short": {"field": "txt", "prompt": " short: "}}})
+    assert spaced.styles["short"].prompt == "short:", "as `caption` will ask"

@@ -41,7 +41,7 @@ FIRST_SPREAD = 0.07
 """Of the decoder's first weights: what it reads must matter from the first step on."""
 DERIVED = ("hidden_size", "place_channels")
 """Fields of the configuration that follow from others."""
-PAD, START, END, UNKNOWN = "[PAD]", "[START]", "[END]", "[UNK]"
+MARKS = PAD, START, END, UNKNOWN = "[PAD]", "[START]", "[END]", "[UNK]"
 
 
 class GridEncoderConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
@@ -157,7 +157,7 @@ def new_captioner(
 
 def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     """One token a word, between spaces; no token is added by itself."""
-    vocabulary = {word: index for index, word in enumerate([PAD, START, END, UNKNOWN, *sorted(set(words))])}
+    vocabulary = {word: index for index, word in enumerate([*MARKS, *sorted(set(words) - set(MARKS))])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]

@@ -21,6 +21,8 @@ PER_OCTAVE = 16
 LEAST, MOST = -10, 20
 """Powers of two: numbers between -2^LEAST and 2^LEAST share bin 0, those from 2^MOST on one bin."""
 LAST = 1 + PER_OCTAVE * (MOST - LEAST)
+LARGEST = 2.0**1000
+"""What is larger counts as this: in 1/UNITS it would be no float."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -96,7 +98,7 @@ def distribution(numbers: Float64[np.ndarray, " rows"], whole: bool = False) -> 
     numbers = numbers[np.isfinite(numbers)]
     if not len(numbers):
         return None
-    units = np.rint(numbers * UNITS)
+    units = np.rint(np.clip(numbers, -LARGEST, LARGEST) * UNITS)
     total = units.astype(np.int64).sum() if fits(units) else sum(map(int, units.tolist()))  # Python's have no limit
     indices, counts = np.unique(bins_of(numbers), return_counts=True)
     bins = dict(zip(indices.tolist(), counts.tolist(), strict=True))

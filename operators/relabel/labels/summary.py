@@ -162,7 +162,7 @@ def spread(contract: LabelContract, column: Column, table: pa.Table) -> Distribu
     numbers = np.asarray(values.to_numpy(), np.float64)
     floats = np.dtype(column.dtype).kind == "f"
     if floats and contract.no_score is not None:
-        numbers = numbers[numbers != contract.no_score]
+        numbers = numbers[numbers != np.dtype(column.dtype).type(contract.no_score)]
     return distribution(numbers, whole=not floats)
 
 
@@ -177,6 +177,7 @@ def compare(contract: LabelContract, new: pa.ChunkedArray, old: pa.ChunkedArray)
     first, second = (np.asarray(column.fill_null(np.nan).to_numpy(), np.float64) for column in (new, old))
     both = np.isfinite(first) & np.isfinite(second)
     if contract.no_score is not None:
-        both &= (first != contract.no_score) & (second != contract.no_score)
+        none = [each.type.to_pandas_dtype()(contract.no_score) for each in (new, old)]
+        both &= (first != none[0]) & (second != none[1])
     first, second = first[both], second[both]
     return Contest(int((first > second).sum()), int((first == second).sum()), int((first < second).sum()))
