@@ -24,6 +24,7 @@ from .dead_letters import attempt_async
 from .job import Job, own_module
 from .labelling import LabelStage, Stage
 from .ledger import Keeper, Unit, Verdict
+from .stages import Stages
 from .watchdog import Watchdog, leave
 
 TRUSTED_DEATHS = 1
@@ -64,9 +65,15 @@ class EngineStage(Stage):
     labeler: EngineLabeler[Any]
 
     def __init__(
-        self, job: Job, index: int, device: str, ledger: Keeper | None = None, watchdog: Watchdog | None = None
+        self,
+        job: Job,
+        index: int,
+        device: str,
+        ledger: Keeper | None = None,
+        watchdog: Watchdog | None = None,
+        stages: Stages | None = None,
     ) -> None:
-        super().__init__(job, index, device, ledger, watchdog)
+        super().__init__(job, index, device, ledger, watchdog, stages)
         self._room, self._turns = asyncio.Semaphore(self.labeler.concurrency), Turns()
         self._lock, self._open = threading.Lock(), 0
         self._told: Spent = {}
@@ -125,6 +132,10 @@ class EngineStage(Stage):
                 tables.append(outcome)
         return self.assembled(good, tables, count), failures
 
+    def alone(self, batch: Batch, place: int) -> pa.Table | BadSample:
+        outcome: pa.Table | BadSample = self.labeler.loop.run(self._ask(batch, place))[1]
+        return outcome
+
     async def _ask_all(
         self, batch: Batch, order: Sequence[int], unit: Unit, verdict: Verdict
     ) -> list[tuple[int, pa.Table | BadSample]]:
@@ -169,8 +180,13 @@ def parts_in_flight(concurrency: int, part_rows: int, lead: float = 1.5) -> int:
 
 
 def open_stage(
-    job: Job, index: int, device: str, ledger: Keeper | None = None, watchdog: Watchdog | None = None
+    job: Job,
+    index: int,
+    device: str,
+    ledger: Keeper | None = None,
+    watchdog: Watchdog | None = None,
+    stages: Stages | None = None,
 ) -> Stage:
     """The stage of the job's labeler `index`."""
     cls = EngineStage if isinstance(job.labelers[index], EngineLabeler) else LabelStage
-    return cls(job, index, device, ledger, watchdog)
+    return cls(job, index, device, ledger, watchdog, stages)

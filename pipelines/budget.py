@@ -58,7 +58,8 @@ class Budget:
             self.dead_shards[record.reason] += 1
             return
         self.samples, self.ok = self.samples + record.rows, self.ok + record.ok
-        self.dead_samples += dead_reasons(record)
+        if record.dead:
+            self.dead_samples += dead_reasons(record)
 
     def expected_samples(self) -> float:
         """How many the source may hold at most; unbounded before there is evidence."""

@@ -13,11 +13,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from relabel.releases.release import Release
-from relabel.shards.source import SourceConfig, open_source
+from relabel.shards.source import SourceConfig
 
 from .caption_rows import ALERT, wrapped
 from .drawing import DPI, FAINT, INK, PNG, RULE, STYLE, draw_image, write
 from .gallery import chosen, find, shares
+from .opening import open_source
 from .photos import photo
 
 COLUMNS = 2

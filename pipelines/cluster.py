@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.job_config import JobConfig
 
 from relabel.digests import Json
 from relabel.errors import UsageError
@@ -44,9 +45,17 @@ class Session:
     """The Ray of one run: the one that this process already has, a running cluster, or a fresh local one."""
 
     def __init__(
-        self, resources: Resources, num_pools: int, address: str | None = None, plugins: Sequence[str] = ()
+        self,
+        resources: Resources,
+        num_pools: int,
+        address: str | None = None,
+        plugins: Sequence[str] = (),
+        meta: Mapping[str, str] | None = None,
     ) -> None:
-        """`num_pools` is the number of actor pools, one per step; workers import `plugins` as this process does."""
+        """`num_pools` is the number of actor pools; workers import `plugins` as this process does; `meta` says whose
+        the job is.
+        """
+        self.meta = dict(meta or {})
         self.resources, self.num_pools, self.address, self.plugins = resources, num_pools, address, plugins
         # What starts Ray must live as long: the kernel ends Ray's processes with the thread that started them.
         self._thread = ThreadPoolExecutor(1, "ray")
@@ -96,11 +105,11 @@ class Session:
             # Ray logs a failed task's traceback before it raises it; the error that is raised says it once.
             logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         if self.address is not None:
-            join(self.address, self.plugins)
+            join(self.address, self.plugins, self.meta)
             return
         require_room()
         try:
-            start_local(self.resources, self.num_pools, self.plugins)
+            start_local(self.resources, self.num_pools, self.plugins, self.meta)
         except (OSError, RayError) as error:
             raise failed_start(error) from error
 
@@ -111,7 +120,9 @@ class Session:
             warm.remote()
 
 
-def start_local(resources: Resources, pools: int, plugins: Sequence[str] = ()) -> None:
+def start_local(
+    resources: Resources, pools: int, plugins: Sequence[str] = (), meta: Mapping[str, str] | None = None
+) -> None:
     """One machine; enough logical CPUs for the actors and two readers even where cores are few."""
     needed = pools * (resources.actors.max if resources.actors else 1) * resources.threads + NUM_READERS
     far = [name for name in plugins if name != SCRIPT and not nearby(name)]
@@ -123,6 +134,7 @@ def start_local(resources: Resources, pools: int, plugins: Sequence[str] = ()) -
             log_to_driver=False,
             logging_level=logging.ERROR,
             runtime_env={"py_modules": modules(far)} if far else None,
+            job_config=JobConfig(metadata=dict(meta or {})),
         )
 
 
@@ -154,14 +166,15 @@ def inherited(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def join(address: str, plugins: Sequence[str] = ()) -> None:
+def join(address: str, plugins: Sequence[str] = (), meta: Mapping[str, str] | None = None) -> None:
     """A running cluster; its workers get this code and the plugins, whatever is installed there."""
     try:
         ray.init(
             address,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": ALLOCATOR, "py_modules": modules([*shipped_modules(), *plugins])},
+            runtime_env={"env_vars": ALLOCATOR, "py_modules": places([*shipped_modules(), *plugins])},
+            job_config=JobConfig(metadata=dict(meta or {})),
         )
     except ConnectionError as error:
         raise UsageError(
@@ -184,6 +197,12 @@ def require_travels(labelers: Sequence[Labeler[Any]]) -> None:
 def modules(names: Sequence[str]) -> list[ModuleType]:
     """As this process has imported them, whole packages; a class of a script travels by value."""
     return [importlib.import_module(name.partition(".")[0]) for name in names if name != SCRIPT]
+
+
+def places(names: Sequence[str]) -> list[str]:
+    """Their files or folders. In a job Ray copies what it is given, and no module can be copied."""
+    found = modules(names)
+    return [str(module.__path__[0] if hasattr(module, "__path__") else module.__file__) for module in found]
 
 
 def require_plugins(names: Sequence[str]) -> None:
@@ -232,6 +251,8 @@ class Pool:
     most: int
     gpus: float
     """Per actor."""
+    readers: int = 1
+    """Shards read at a time, where there are as many."""
 
 
 def actor_pool(resources: Resources, pools: int, shards: int) -> Pool:
@@ -247,13 +268,13 @@ def actor_pool(resources: Resources, pools: int, shards: int) -> Pool:
     actors, most = min(wanted.min, shards), min(wanted.max, shards)  # more would load weights and wait
     if gpus and pools * actors * gpus > num_gpus:
         raise UsageError(
-            f"{pools} steps x {actors} actors x {gpus:g} GPUs need {pools * actors * gpus:g}, "
+            f"{pools} pools x {actors} actors x {gpus:g} GPUs need {pools * actors * gpus:g}, "
             f"the cluster has {num_gpus:g}: lower resources.actors or resources.gpus."
         )
     needed = (0 if gpus else pools * actors * resources.threads) + 1
     if needed > num_cpus:
         raise UsageError(
-            f"{pools} steps x {actors} actors x {resources.threads} threads and a reader need {needed:g} "
+            f"{pools} pools x {actors} actors x {resources.threads} threads and a reader need {needed:g} "
             f"CPUs, the cluster has {num_cpus:g}: lower resources.actors or resources.threads."
         )
-    return Pool(actors, most, gpus)
+    return Pool(actors, most, gpus, resources.readers or max(1, int(num_cpus - needed) + 1))

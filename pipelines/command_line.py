@@ -10,12 +10,20 @@ from collections.abc import Callable, Sequence
 from relabel.errors import RelabelError
 
 from . import (
+    approval_commands,
+    cost_commands,
     dead_commands,
+    export_commands,
     lease_commands,
+    logs,
+    nightly_commands,
     other_commands,
     release_commands,
+    report_commands,
     run_commands,
     store_commands,
+    submit_commands,
+    taxonomy_commands,
     tune_commands,
 )
 
@@ -23,9 +31,10 @@ EXIT_CODES = """exit codes:
   0  done, also when there was nothing to do
   1  something failed that is none of the below, or the run was interrupted; running again goes on
   2  the command line or the recipe is wrong
-  3  a check refused: contract, model surgery, verify, doctor, replay of other labels, a partial release
-  4  too many dead letters (`relabel dead STORE --open` lists them)
+  3  a check refused: the gate, contract, model surgery, verify, doctor, replay of other labels, a partial release
+  4  too many dead letters (`relabel dead STORE --open` lists them), or the run's budget is spent
   5  another run owns the store or committed first
+  6  a release passed the gate and waits for approval (`relabel candidates STORE`)
 """
 
 
@@ -55,7 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report(options: argparse.Namespace, error: RelabelError) -> None:
     if options.json:
         print(json.dumps({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}))
-    print(f"relabel: {error}", file=sys.stderr)
+    fields = {"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}
+    if logs.form() == "json":
+        logs.tell("error", [], fields)
+    else:
+        print(f"relabel: {error}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,11 +80,14 @@ def parser() -> argparse.ArgumentParser:
     )
     subparsers = top.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, command: Callable[[argparse.Namespace], int], text: str, with_json: bool = True
+    ) -> argparse.ArgumentParser:
         sub = subparsers.add_parser(
             name, help=text, description=text, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        sub.add_argument("--json", action="store_true", help="machine-readable output on standard output")
+        if with_json:
+            sub.add_argument("--json", action="store_true", help="machine-readable output on standard output")
         sub.set_defaults(command=command)
         return sub
 
@@ -80,8 +96,15 @@ def parser() -> argparse.ArgumentParser:
         store_commands,
         dead_commands,
         release_commands,
+        approval_commands,
+        report_commands,
+        export_commands,
         lease_commands,
+        cost_commands,
+        nightly_commands,
         tune_commands,
+        taxonomy_commands,
+        submit_commands,
         other_commands,
     ):
         room.declare(add)

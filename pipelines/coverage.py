@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from .job import Part, ShardTask
 from .parts import Header
+from .stages import Report
 from .writing import Event
 
 
@@ -14,6 +15,8 @@ class ShardCoverage:
 
     parts: dict[int, Part]
     end: Header | None = None
+    usage: list[Report] = dataclasses.field(default_factory=list)
+    """Of the parts that came."""
 
     def tiled(self) -> list[Part] | None:
         """The parts that cover [0, total_rows) exactly, or None while some are missing."""
@@ -40,6 +43,7 @@ class Coverage:
         shard = self._shards.get(event.header.token)
         if shard is None:
             return None
+        shard.usage += event.header.usage
         if event.part is not None:
             shard.parts[event.part.start] = event.part
         if event.header.last:
@@ -48,4 +52,4 @@ class Coverage:
         if tiles is None or shard.end is None:
             return None
         del self._shards[event.header.token]
-        return shard.end, tiles
+        return dataclasses.replace(shard.end, usage=shard.usage), tiles

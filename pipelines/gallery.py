@@ -10,9 +10,10 @@ from relabel.labels.mask import Mask
 from relabel.reasons import Status
 from relabel.releases.release import Release
 from relabel.shards.shard import Sample, Shard
-from relabel.shards.source import SourceConfig, open_source
+from relabel.shards.source import SourceConfig
 
 from .drawing import PreviewSample
+from .opening import open_source
 from .photos import photo
 from .preview import KINDS, drawable, render
 

@@ -5,8 +5,10 @@ Rows of this graph are parts, not samples: Ray may merge and split blocks as it 
 
 import concurrent.futures
 import contextlib
+import threading
+import time
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
@@ -14,18 +16,29 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTa
 from ray.data.block import BlockMetadata
 
 from relabel.labelers.engine_labeler import EngineLabeler
+from relabel.labelers.labeler import Labeler
 from relabel.reasons import Reason
 
+from .again import read_again
 from .asking import EngineStage, open_stage, parts_in_flight
 from .cluster import Pool
 from .job import Job, ShardTask
+from .labelling import device_stages
 from .ledger import Ledger, Unit, Verdict
 from .reading import read_parts
+from .stages import Stages
 from .watchdog import Watchdog, leave
 from .writing import write_parts
 
+T = TypeVar("T")
+
 TARGET_BLOCK_BYTES = 32 << 20
 MAX_READ_TASKS = 4_000
+MIN_READ_TASKS = 200
+"""Below so many, no two shards share one."""
+READ_TASK_BYTES = 16 << 20
+"""What small shards that share a read task may hold together: a task that dies is read once more as a whole."""
+WAIT_SECONDS = 0.2
 CALLS_IN_FLIGHT = 3
 """Per actor: a part that is labelled, one that is written, one that is ready."""
 
@@ -33,9 +46,24 @@ CALLS_IN_FLIGHT = 3
 class RemoteLedger:
     """The run's ledger from a worker: an actor that nothing restarts but its own node's end."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: bool = False) -> None:
+        """`waits`: readers give nothing on before `go`, but samples of the last release."""
+        self._waits = waits
         make: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger)
         self._actor = make.remote()
+
+    def go(self) -> None:
+        """The driver has seen what it wanted to see first."""
+        self._waits = False
+        self._actor.go.remote()
+
+    def wait(self, most_seconds: float) -> None:
+        """Until `go`; not for ever, for what the driver waits for may need this reader's place."""
+        deadline = time.monotonic() + most_seconds
+        while self._waits and time.monotonic() < deadline:
+            self._waits = not ray.get(self._actor.may_go.remote())
+            if self._waits:
+                time.sleep(WAIT_SECONDS)
 
     def begin(self, unit: Unit, after: Unit | None = None) -> Verdict:
         verdict: Verdict = ray.get(self._actor.begin.remote(unit, after))
@@ -53,11 +81,16 @@ class RemoteLedger:
 
 
 class ShardDatasource(Datasource):
-    """A job's shards as streaming read tasks; where there are very many, one task reads several in turn."""
+    """A job's shards as streaming read tasks; where they are many and small, or very many, one task reads several."""
 
     def __init__(self, job: Job, tasks: Sequence[ShardTask], ledger: RemoteLedger) -> None:
         self._job, self._ledger = job, ledger
-        self._groups = group(tasks, MAX_READ_TASKS)
+        main = [task for task in tasks if task.again is None]
+        # What is labelled again first has read tasks of its own: what a task gives on may wait for the task's end.
+        self._groups = [
+            *([task] for task in tasks if task.again is not None),
+            *group(main, num_read_tasks([task.shard.size for task in main])),
+        ]
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -79,11 +112,17 @@ class ReadShards:
         self._job, self._tasks, self._ledger = job, tasks, ledger
 
     def __call__(self) -> Iterable[pa.Table]:
+        stages = Stages("reader", "read")
         job = ray.get(self._job)
         with contextlib.closing(Watchdog(job.recipe.resources.call_seconds, self._ledger)) as watchdog:
             try:
                 for task in self._tasks:
-                    yield from read_parts(job, task, self._ledger, watchdog)
+                    if task.again is not None:
+                        yield from read_again(job, task)
+                        continue
+                    for part in read_parts(job, task, self._ledger, watchdog, stages):
+                        self._ledger.wait(job.recipe.resources.call_seconds)
+                        yield part
             except KeyboardInterrupt:
                 # So Ray cancels a task, and gives its process to the next one. Where an import of torch was broken off,
                 # every later one fails, and all samples of that process would be dead letters.
@@ -91,7 +130,7 @@ class ReadShards:
 
 
 class LabelActor:
-    """A label stage on the GPU that Ray lends to this actor, else on the CPU; the last stage also writes.
+    """Label stages on the GPU that Ray lends to this actor, else on the CPU; the last actor's also writes.
 
     Ray calls it from several threads. One of its own does all labelling, for torch keeps state per thread (an engine
     has its own loop, and takes what comes); a part is written by the thread that came with it, while the next one is
@@ -99,23 +138,58 @@ class LabelActor:
     of all CPU time beside decoding.
     """
 
-    def __init__(self, job: Job, index: int, ledger: RemoteLedger) -> None:
+    def __init__(self, job: Job, steps: Sequence[int], ledger: RemoteLedger) -> None:
         watchdog = Watchdog(job.recipe.resources.call_seconds, ledger)
         device = "cuda" if ray.get_gpu_ids() else "cpu"
-        self._job, self._writes = job, index == len(job.labelers) - 1
+        self._job, self._writes = job, steps[-1] == len(job.labelers) - 1
         self._labelling = concurrent.futures.ThreadPoolExecutor(1, "labelling")
-        self._stage = self._labelling.submit(open_stage, job, index, device, ledger, watchdog).result()
+        self._device = device_stages(job.labelers[steps[0]].label)
+        self._threads = threading.local()
+        opened = [
+            self._labelling.submit(open_stage, job, step, device, ledger, watchdog, self._device) for step in steps
+        ]
+        self._stages = [each.result() for each in opened]
+        self._device.enter("idle")
 
     def __call__(self, parts: pa.Table) -> pa.Table:
-        if isinstance(self._stage, EngineStage):
-            labelled = self._stage(parts)
+        thread = self._thread()
+        with thread.in_("wait"):  # for its turn and for the labels
+            for stage in self._stages:
+                asks = isinstance(stage, EngineStage)
+                parts = stage(parts) if asks else self._labelling.submit(stage, parts).result()
+        return write_parts(parts, self._job, thread) if self._writes else parts
+
+    def _thread(self) -> Stages:
+        """Of the thread that calls."""
+        if not hasattr(self._threads, "stages"):
+            self._threads.stages = Stages("writer", "idle")
+        stages: Stages = self._threads.stages
+        return stages
+
+
+def pools(job: Job) -> list[tuple[int, ...]]:
+    """The steps that one actor pool does: neighbours that load nothing share one."""
+    found: list[tuple[int, ...]] = []
+    for step, labeler in enumerate(job.labelers):
+        if found and loads_nothing(labeler) and loads_nothing(job.labelers[step - 1]):
+            found[-1] = (*found[-1], step)
         else:
-            labelled = self._labelling.submit(self._stage, parts).result()
-        return write_parts(labelled, self._job) if self._writes else labelled
+            found.append((step,))
+    return found
 
 
-def group(tasks: Sequence[ShardTask], most: int) -> list[Sequence[ShardTask]]:
-    """At most `most` runs of consecutive shards, as even as can be."""
+def loads_nothing(labeler: Labeler[Any]) -> bool:
+    """Whether it is ready at once, wherever it runs."""
+    return type(labeler).load is Labeler.load
+
+
+def num_read_tasks(sizes: Sequence[int]) -> int:
+    """For shards of these sizes in bytes: each task costs the driver 1.5 ms before the first one starts."""
+    return min(MAX_READ_TASKS, max(MIN_READ_TASKS, -(-sum(sizes) // READ_TASK_BYTES)))
+
+
+def group(tasks: Sequence[T], most: int) -> list[Sequence[T]]:
+    """At most `most` runs of consecutive ones, as even as can be."""
     per_group = -(-len(tasks) // most)
     return [tasks[start : start + per_group] for start in range(0, len(tasks), per_group)]
 
@@ -128,27 +202,26 @@ def imports() -> None:
     """Called in a worker that is not busy yet, it does there what takes longest: it imports this module."""
 
 
-def build(job: Job, tasks: Sequence[ShardTask], pool: Pool) -> Dataset:
+def build(job: Job, tasks: Sequence[ShardTask], pool: Pool, ledger: RemoteLedger) -> Dataset:
     """The lazy graph of a job: one event per part that was labelled and written."""
     engines = any(isinstance(each, EngineLabeler) for each in job.labelers)
     configure(1 if engines else TARGET_BLOCK_BYTES)
     resources = job.recipe.resources
-    ledger = RemoteLedger()
     source = ShardDatasource(job, tasks, ledger)
     parts: Dataset = ray.data.read_datasource(
         source, override_num_blocks=len(source), concurrency=resources.readers, num_cpus=1
     )
-    for index in range(len(job.labelers)):
+    for steps in pools(job):
         parts = parts.map_batches(
             LabelActor,
             # By value: an actor that restarts must not depend on an object that its driver may have lost.
-            fn_constructor_args=(job, index, ledger),
+            fn_constructor_args=(job, steps, ledger),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
                 min_size=pool.least,
                 max_size=pool.most,
-                max_concurrent_calls_per_actor=calls_in_flight(job, index),
+                max_concurrent_calls_per_actor=calls_in_flight(job, steps[0]),
                 enable_true_multi_threading=True,
             ),
             num_gpus=pool.gpus or None,

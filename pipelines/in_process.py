@@ -109,6 +109,7 @@ class Trial:
 
 def label_samples(job: Job, sampling: Sampling) -> Trial:
     """Every sample prepared and labelled; a bad one is a row with its reason."""
+    job.require_results()
     rows, prepare_seconds = prepare(job, sampling)
     tables = parts(job, rows)
     device = device_for(job.recipe.resources)

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from relabel.digests import Json, digest
-from relabel.labelers.labeler import Labeler
+from relabel.errors import UsageError
+from relabel.labelers.labeler import KEY, Labeler
 from relabel.labelers.provenance import definers, root_module
+from relabel.labels.contract import LabelContract
 from relabel.releases.receipts import Receipt
 from relabel.releases.versions import LabelIdentity, meaning_digest
 from relabel.releases.withdrawals import Withdrawn
 from relabel.shards.shard import Shard
 from relabel.shards.source import SourceConfig, selection
+from relabel.statistics.statistic import Statistic
 from relabel.storage.objects import ObjectStore
 from relabel.storage.opening import open_store
 
@@ -49,6 +52,10 @@ class ShardTask:
     """By first row."""
     replay: Replay | None = None
     """None: every row is labelled."""
+    again: Receipt | None = None
+    """Only some samples are labelled, and compared with the labels that this receipt names; nothing is written."""
+    check: int = 0
+    """So many samples are labelled twice."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,6 +69,19 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pass:
+    """One pass over all rows for one statistic."""
+
+    index: int
+    """Of the labeler that needs it."""
+    label: str
+    """What that one writes."""
+    statistic: Statistic
+    fingerprint: str
+    """Digest of what is gathered, from which rows and fields."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Job:
     """One run's meaning and settings."""
 
@@ -69,6 +89,12 @@ class Job:
     recipe: Recipe
     labelers: tuple[Labeler[Any], ...]
     """In the order of the recipe's steps, with their facts, without weights."""
+    source_labels: Mapping[str, LabelContract] = dataclasses.field(default_factory=dict)
+    """Of the release that is the source: those that labelers read."""
+    results: Mapping[str, tuple[Json, ...]] = dataclasses.field(default_factory=dict)
+    """Label -> of every statistic that went into it, in order, its `path` in the store and its `sha256`."""
+    pending: "Pass | None" = None
+    """The first statistic that is still to be gathered: until then no fingerprint is known."""
     withdrawn: Withdrawn = dataclasses.field(default_factory=Withdrawn)
     """What the store says must not be labelled, as of the plan; no part of the fingerprint."""
 
@@ -101,6 +127,14 @@ class Job:
         return tuple(want for want in wants if want not in self.needs)
 
     @property
+    def digested(self) -> dict[str, list[str]]:
+        """Of what a sample's digest is made, in order: the fields that all samples have, then those that some have.
+
+        A release carries it, so that who reads the media again can tell whether they are those that were labelled.
+        """
+        return {"needs": [need for need in self.needs if need != KEY], "wants": list(self.wants)}
+
+    @property
     def own_labelers(self) -> tuple[Labeler[Any], ...]:
         """Those that the user wrote."""
         return tuple(labeler for labeler in self.labelers if labeler.source is not None)
@@ -118,12 +152,24 @@ class Job:
                 operator=labeler.name,
                 version=labeler.version,
                 fingerprint=labeler.fingerprint(),
-                identity={**labeler.identity(), **({"source": labeler.source} if labeler.source else {})},
+                identity={
+                    **labeler.identity(),
+                    **({"source": labeler.source} if labeler.source else {}),
+                    **({"statistics": list(found)} if (found := self.results.get(labeler.label)) else {}),
+                },
                 contract=labeler.writes(),
                 class_names=tuple(labeler.class_names()),
             )
             for labeler in self.labelers
         }
+
+    def require_results(self) -> None:
+        """Raises UsageError where a statistic is still to be gathered."""
+        if self.pending is not None:
+            raise UsageError(
+                f"the step {self.labelers[self.pending.index].label!r} needs the statistic "
+                f"{self.pending.statistic.name!r} of the whole data set, which is not gathered yet: `run` does it."
+            )
 
     def open_store(self) -> ObjectStore:
         return open_store(self.recipe.store.url, self.recipe.store.storage_options)

@@ -18,9 +18,8 @@ import pyarrow.compute as pc
 from relabel.errors import BadSample, DeviceFailed, DeviceFull, RelabelError
 from relabel.labelers.engines.spending import Spent
 from relabel.labelers.failures import calling
-from relabel.labelers.labeler import Batch
+from relabel.labelers.labeler import Batch, Labeler
 from relabel.labelers.packing import unpack
-from relabel.labels.contract import LabelContract
 from relabel.labels.shard_file import check_columns, column_values, label_columns
 from relabel.reasons import Reason, Status
 
@@ -28,7 +27,9 @@ from .dead_letters import attempt
 from .job import Job, own_module
 from .ledger import Keeper, Ledger, Unit, Verdict
 from .memory import CallSize, release_memory
-from .parts import ROWS_SCHEMA, Header, cell, contents, from_ipc, to_ipc
+from .parts import ROWS_SCHEMA, Header, cell, contents, empty_columns, from_ipc, to_ipc
+from .same import repeats, sameness
+from .stages import Stages
 from .watchdog import Watchdog, leave
 
 
@@ -39,9 +40,17 @@ class Stage(ABC):
     """
 
     def __init__(
-        self, job: Job, index: int, device: str, ledger: Keeper | None = None, watchdog: Watchdog | None = None
+        self,
+        job: Job,
+        index: int,
+        device: str,
+        ledger: Keeper | None = None,
+        watchdog: Watchdog | None = None,
+        stages: Stages | None = None,
     ) -> None:
+        """`stages`: of the actor that the stage is part of."""
         self.ledger, self.watchdog = ledger or Ledger(), watchdog
+        self.stages = stages or device_stages(job.labelers[index].label)
         self.compute_batch = job.recipe.resources.compute_batch
         self.labeler = copy.copy(job.labelers[index])
         self.labeler.compute_batch = self.compute_batch
@@ -63,40 +72,52 @@ class Stage(ABC):
         """Raises what `load` refused."""
         if self.refusal is not None:
             raise self.refusal
-        begun = time.perf_counter()
+        with self.stages.shared("infer"):
+            header, labelled = self._label_part(part)
+        header.usage.append(self.stages.take())
+        return labelled.append_column("header", pa.array([header.to_json()], pa.string()))
+
+    def _label_part(self, part: pa.Table) -> tuple[Header, pa.Table]:
+        """The part's header, and the part without it."""
         label = self.labeler.label
         header = Header.from_json(part["header"][0].as_py())
         rows = from_ipc(contents(part["rows"]))
         prepared = rows.filter(rows["prepared"])
         alive = np.flatnonzero(pc.equal(prepared["status"], str(Status.OK)).to_numpy())
-        batch = self.batch_of(part, alive, len(prepared))
+        batch = batch_of(self.labeler, part, alive, len(prepared))
         unit = (label, header.token, header.start)
         with self.guarded(unit) as verdict:
             found, failures = self.label_batch(batch, len(alive), unit, verdict)
+            if header.check and repeats(self.labeler):
+                keys = prepared["key"].take(pa.array(alive)).to_pylist()
+                good = [place for place in range(len(alive)) if place not in failures]
+                with self.stages.in_("check"):
+                    header.found[label] = self.label_again(batch, found, keys, good, header.check)
         if failures:
             rows = with_failures(rows, {int(alive[place]): error for place, error in failures.items()})
         header.numerics[label] = self.numerics
         if spent := self.spent():
             header.spent[label] = spent
-        header.seconds["infer"] = header.seconds.get("infer", 0.0) + round(time.perf_counter() - begun, 6)
-        return (
+        return header, (
             part.drop_columns([f"prepared_{label}", "header", "rows"])
-            .append_column("header", pa.array([header.to_json()], pa.string()))
             .append_column("rows", cell(to_ipc(rows)))
             .append_column(f"labels_{label}", cell(to_ipc(spread(found, alive, len(prepared)))))
         )
 
-    def batch_of(self, part: pa.Table, alive: np.ndarray, count: int) -> Batch:
-        """What the labeler prepared, and the labels that it reads, of the rows that have a label so far."""
-        batch = dict(unpack(contents(part[f"prepared_{self.labeler.label}"])))
-        whole = len(alive) == count
-        if not whole:
-            batch = {name: chosen(values, alive) for name, values in batch.items()}
-        for name, contract in self.labeler.inputs.items():
-            labels = from_ipc(contents(part[f"labels_{name}"]))
-            labels = labels if whole else labels.take(pa.array(alive))
-            batch.update({column.name: column_values(labels, column) for column in contract.columns})
-        return batch
+    def label_again(
+        self, batch: Batch, found: pa.Table, keys: Sequence[str], good: Sequence[int], count: int
+    ) -> list[tuple[str, float]]:
+        """Some of the `good` samples of the batch, each labelled alone: key, and how far that agrees with `found`."""
+        told = []
+        for place in good[:: max(1, len(good) // count)][:count]:
+            [before], other = found.slice(place, 1).to_pylist(), self.alone(batch, place)
+            same = not isinstance(other, BadSample) and sameness(self.contract, before, other.to_pylist()[0])
+            told.append((keys[place], float(same)))
+        return told
+
+    @abstractmethod
+    def alone(self, batch: Batch, place: int) -> pa.Table | BadSample:
+        """One sample of the batch labelled by itself."""
 
     def close(self) -> None:
         """Let go of what `load` took, where the process goes on."""
@@ -126,9 +147,15 @@ class LabelStage(Stage):
     """A labeler that takes whole batches."""
 
     def __init__(
-        self, job: Job, index: int, device: str, ledger: Keeper | None = None, watchdog: Watchdog | None = None
+        self,
+        job: Job,
+        index: int,
+        device: str,
+        ledger: Keeper | None = None,
+        watchdog: Watchdog | None = None,
+        stages: Stages | None = None,
     ) -> None:
-        super().__init__(job, index, device, ledger, watchdog)
+        super().__init__(job, index, device, ledger, watchdog, stages)
         self.size = CallSize(self.compute_batch, self.labeler.max_batches)
         self.done: Unit | None = None
         """The last part, where the ledger does not know yet that it is done: one call per part instead of two."""
@@ -167,22 +194,28 @@ class LabelStage(Stage):
                 tables.append(outcome)
         return self.assembled(good, tables, count), failures
 
+    def alone(self, batch: Batch, place: int) -> pa.Table | BadSample:
+        return attempt(lambda: self.call(batch, range(place, place + 1)), own_module(self.labeler))
+
     def outcomes(
         self, batch: Batch, rest: list[int], unit: Unit, careful: bool
     ) -> Iterator[tuple[range, pa.Table | BadSample]]:
         """Labels these rows, which follow each other unless `careful`, in calls of as many as memory holds."""
+        again = careful
         while rest:
             if careful:
                 self.ledger.at(unit, rest[0])
             positions = range(rest[0], rest[0] + (1 if careful else min(self.size.rows, len(rest))))
             try:
-                found = list(self.label_rows(batch, positions))
+                with self.stages.in_("retry") if again else contextlib.nullcontext():
+                    found = list(self.label_rows(batch, positions))
             except DeviceFull as error:
                 self.size.full(error)
+                again = True
             else:
                 self.size.fits()
                 yield from found
-                rest = rest[len(positions) :]
+                rest, again = rest[len(positions) :], careful
                 continue
             release_memory()  # here, because the error holds what the call had made
 
@@ -193,8 +226,9 @@ class LabelStage(Stage):
         outcome = attempt(lambda: self.call(batch, positions), own_module(self.labeler))
         if isinstance(outcome, BadSample) and len(positions) > 1:
             middle = len(positions) // 2
-            yield from self.label_rows(batch, positions[:middle])
-            yield from self.label_rows(batch, positions[middle:])
+            with self.stages.in_("retry"):
+                yield from self.label_rows(batch, positions[:middle])
+                yield from self.label_rows(batch, positions[middle:])
         else:
             yield positions, outcome
 
@@ -205,6 +239,24 @@ class LabelStage(Stage):
         labels = self.labeler(padded)
         check_columns(self.contract, labels)
         return label_columns(self.contract, labels, len(positions) + padding).slice(0, len(positions))
+
+
+def device_stages(label: str) -> Stages:
+    """Of an actor that loads its labelers now. A model's own threads count, so the CPU seconds are the process's."""
+    return Stages("device", "load", label, time.process_time)
+
+
+def batch_of(labeler: Labeler[Any], part: pa.Table, alive: np.ndarray, count: int) -> Batch:
+    """What the labeler prepared, and the labels that it reads, of the rows that have a label so far."""
+    batch = dict(unpack(contents(part[f"prepared_{labeler.label}"])))
+    whole = len(alive) == count
+    if not whole:
+        batch = {name: chosen(values, alive) for name, values in batch.items()}
+    for name, contract in labeler.inputs.items():
+        labels = from_ipc(contents(part[f"labels_{name}"]))
+        labels = labels if whole else labels.take(pa.array(alive))
+        batch.update({column.name: column_values(labels, column) for column in contract.columns})
+    return batch
 
 
 def spread(table: pa.Table, places: Sequence[int] | np.ndarray, count: int) -> pa.Table:
@@ -222,10 +274,6 @@ def chosen(values: np.ndarray | Sequence[Any], rows: np.ndarray) -> np.ndarray |
     picked: np.ndarray = values[rows]
     picked.flags.writeable = False
     return picked
-
-
-def empty_columns(contract: LabelContract) -> pa.Table:
-    return pa.table({column.name: pa.array([], column.arrow_type()) for column in contract.columns})
 
 
 def pad(values: np.ndarray | Sequence[Any], count: int) -> np.ndarray | Sequence[Any]:

@@ -7,7 +7,7 @@ import math
 import socket
 
 import relabel
-from relabel.errors import UnknownName
+from relabel.errors import UnknownName, UsageError
 from relabel.releases.leases import BEATS, Holder, holders
 from relabel.releases.stops import ask_to_stop, find_stop
 from relabel.storage.objects import ObjectStore
@@ -20,9 +20,15 @@ def declare(add: Add) -> None:
     stop = add("stop", stop_command, "ask the runs of a store to end early, from any machine; nothing is lost")
     add_store(stop)
     stop.add_argument("run", nargs="?", metavar="RUN", help="the run's id (default: every run that holds the store)")
-    publish = add("publish", publish_command, "publish what `run --partition` labelled, once every shard is finished")
+    publish = add(
+        "publish",
+        publish_command,
+        "publish what is labelled, once every shard is finished (partitions, what the gate refused)",
+    )
     publish.add_argument("recipe", help="a YAML file, or the name of a shipped recipe")
     add_overrides(publish, "--set", "overrides", "override one field of the recipe (repeatable)")
+    publish.add_argument("--force", action="store_true", help="also where the gate refuses; say why with --reason")
+    publish.add_argument("--reason", metavar="TEXT", help="why; the release records it")
 
 
 def open_objects(options: argparse.Namespace) -> ObjectStore:
@@ -104,7 +110,9 @@ def publish_command(options: argparse.Namespace) -> int:
     from .publishing import publish_finished
     from .run_commands import tell_outcome
 
-    outcome = publish_finished(options.recipe, options.overrides)
+    if options.force != bool(options.reason and options.reason.strip()):
+        raise UsageError("give --force together with --reason 'why': a release that the gate refuses records it.")
+    outcome = publish_finished(options.recipe, options.overrides, options.reason)
     if options.json:
         emit(outcome.to_json())
     else:

@@ -6,7 +6,6 @@ store's clock decides, never this machine's.
 
 import contextlib
 import enum
-import json
 import sys
 import threading
 import time
@@ -30,6 +29,7 @@ from relabel.releases.partitions import Partition
 from relabel.releases.stops import find_stop
 from relabel.storage.objects import ObjectStore
 
+from . import logs
 from .job import Job
 from .plan import Plan
 from .stopping import StopRequest
@@ -96,14 +96,11 @@ def tell(busy: StoreBusy, stream: IO[str] | None = None) -> None:
     """One line on standard error: for people at a terminal, else for logs."""
     stream = stream or sys.stderr
     assert stream is not None
-    if stream.isatty():
-        print(f"waiting for {'; '.join(map(str, busy.holders))}", file=stream, flush=True)
-        return
     owners = [
         {"run_id": each.lease.run_id, "host": each.lease.host, "silent_seconds": round(each.silent_seconds, 1)}
         for each in busy.holders
     ]
-    print(json.dumps({"event": "waiting", "for": owners}), file=stream, flush=True)
+    logs.tell("waiting", [f"waiting for {'; '.join(map(str, busy.holders))}"], {"for": owners}, stream)
 
 
 @contextlib.contextmanager

@@ -101,6 +101,14 @@ class Ledger:
     def __init__(self) -> None:
         self._open: dict[Unit, Attempts] = {}
         self._device_failures = 0
+        self._going = False
+
+    def go(self) -> None:
+        """Readers may give on what they read."""
+        self._going = True
+
+    def may_go(self) -> bool:
+        return self._going
 
     def begin(self, unit: Unit, after: Unit | None = None) -> Verdict:
         """Open a unit, and end the one that the same process did before; where it is open, its last process died."""

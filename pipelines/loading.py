@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,7 @@ from relabel.labelers.plugins import load_plugin
 
 from .plain_yaml import parse_yaml
 from .recipe import Recipe
+from .section import Section
 
 SHIPPED = Path(__file__).parent / "recipes"
 MAX_SHOWN = 200
@@ -51,6 +52,26 @@ def load(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[st
     for step in checked.steps:
         check_parameters(step.operator, step.parameters, f"{where}: steps.{step.label}")
     return checked
+
+
+S = TypeVar("S", bound=Section)
+
+
+def load_as(model: type[S], recipe: str | Path | Mapping[str, Any] | S, overrides: Sequence[str], shipped: Path) -> S:
+    """A checked recipe of another kind, as `load`; by its bare name one that lies in `shipped`."""
+    if isinstance(recipe, Section):
+        fields, where = recipe.model_dump(mode="json"), "recipe"
+    elif isinstance(recipe, Mapping):
+        fields, where = dict(recipe), "recipe"
+    else:
+        path = find(recipe, shipped)
+        fields, where = parse(read(path), str(path)), str(path)
+    for override in overrides:
+        fields = assigned(fields, override, model)
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {explain(error, model)}") from None
 
 
 def find(recipe: str | Path, folder: Path = SHIPPED) -> Path:
@@ -239,6 +260,7 @@ def schema() -> Json:
     document["properties"]["steps"]["items"] = {"anyOf": steps}
     for section, model in (("source", "SourceConfig"), ("store", "StoreConfig")):
         document["properties"][section] = {"anyOf": [{"type": "string"}, {"$ref": f"#/$defs/{model}"}]}
+    document["properties"]["gate"] = {"anyOf": [{"enum": ["off", False]}, {"$ref": "#/$defs/Gate"}]}
     # The kind is guessed from the path's suffix.
     document["$defs"]["SourceConfig"]["required"] = ["path"]
     document["$schema"] = "https://json-schema.org/draft/2020-12/schema"

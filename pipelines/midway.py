@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from relabel.errors import StorageError
-from relabel.releases.commit import Draft
+from relabel.releases.commit import Draft, rehearse
 from relabel.releases.receipts import Receipt
 
 from .budget import budget_of, check_budget
@@ -37,6 +37,10 @@ class Midway:
             except StorageError as error:  # the next shard tries again; the labels are safe without it
                 print(f"relabel: a milestone is not published yet ({error})", file=sys.stderr, flush=True)
         return True
+
+    def judge(self) -> None:
+        """Raises Refused where the gate would refuse a release of what is finished so far."""
+        rehearse(self._store, self._draft(self._todo, self._receipts))
 
     def check(self) -> None:
         """Raises TooManyDeadLetters where the run had to stop."""

@@ -82,7 +82,7 @@ def model_card(recipe: TuningRecipe, record: Mapping[str, Json]) -> str:
                 "its weights (sha256)": begun["weights"],
                 "its revision": begun["revision"] or "none",
                 "weights (sha256)": record["weights"],
-                **recipe.train.model_dump(mode="json"),
+                **recipe.train.model_dump(mode="json", exclude={"devices"}),
                 **record["numerics"],
             }
         ),

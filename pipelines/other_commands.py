@@ -16,7 +16,8 @@ def declare(add: Add) -> None:
     new.add_argument("--out", default=".", metavar="FOLDER", help="where the package's folder goes (default: here)")
     demo = add("demo", demo_command, "label real photographs with a real model, and show the result")
     captions = add("demo-captions", demo_captions_command, "tune a captioner on scenes, and recaption others with it")
-    for sub, folder in ((demo, "demo"), (captions, "demo-captions")):
+    text = add("demo-text", demo_text_command, "label articles with a small language model, and audit its labels")
+    for sub, folder in ((demo, "demo"), (captions, "demo-captions"), (text, "demo-text")):
         sub.add_argument("--out", default=folder, metavar="FOLDER", help="where everything goes (default: %(default)s)")
 
 
@@ -72,3 +73,9 @@ def demo_captions_command(options: argparse.Namespace) -> int:
     from .demo_captions import demo_captions
 
     return demo_captions(options.out, sys.stdout if not options.json else sys.stderr)
+
+
+def demo_text_command(options: argparse.Namespace) -> int:
+    from .demo_text import demo_text
+
+    return demo_text(options.out, sys.stdout if not options.json else sys.stderr)

@@ -16,12 +16,14 @@ from relabel.errors import BadSample
 from relabel.labelers.engines.spending import Spent
 from relabel.labelers.labeler import KEY, Prepared
 from relabel.labelers.packing import check_prepared, pack
+from relabel.labels.contract import LabelContract
 from relabel.reasons import Reason, Status
 from relabel.shards.shard import Sample
 from relabel.shards.source import has, pick
 
 from .dead_letters import attempt
 from .job import Job, own_module
+from .stages import Report
 
 ROWS_SCHEMA = pa.schema(
     [
@@ -67,12 +69,19 @@ class Header:
     """Of a replay: the receipt that names the rows which stay, as JSON."""
     problem: tuple[str, str] | None = None
     """(reason, detail) of a shard that cannot be read to its end."""
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-    """CPU-side time spent on the part by stage: read, prepare, infer, write."""
+    usage: list[Report] = dataclasses.field(default_factory=list)
+    """Where the time of the slots that worked on the part went since the part that each worked on before."""
     numerics: Json = dataclasses.field(default_factory=dict)
     """Per label what decided the last bits."""
     spent: dict[str, Spent] = dataclasses.field(default_factory=dict)
     """Per label what its engine used since the part that it labelled before: summed over parts, what it used in all."""
+
+    again: Json = None
+    """The receipt that names the labels with which these are compared, as JSON; nothing of the part is written."""
+    check: int = 0
+    """So many samples of the part are labelled once more, each alone."""
+    found: dict[str, list[tuple[str, float]]] = dataclasses.field(default_factory=dict)
+    """Per label of samples that were labelled twice: key, and how far both labels agree, in [0, 1]."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -82,6 +91,8 @@ class Header:
         fields = json.loads(text)
         if fields["problem"] is not None:
             fields["problem"] = tuple(fields["problem"])
+        fields["found"] = {label: [(key, value) for key, value in each] for label, each in fields["found"].items()}
+        fields["usage"] = [Report(*report) for report in fields["usage"]]
         return cls(**fields)
 
     @property
@@ -101,6 +112,8 @@ class Row:
     detail: str | None
     prepared: tuple[Prepared, ...] = ()
     """Per labeler; empty where the status is not ok."""
+    labels: pa.Table | None = None
+    """One row: its labels, where the source is a release."""
 
 
 def row_identity(key: str, digest: bytes | None) -> bytes:
@@ -119,6 +132,8 @@ def judge(job: Job, sample: Sample, shard: str = "") -> tuple[Row, Picked]:
     """
     if job.withdrawn.holds(shard, sample.key):
         return Row(sample.key, None, Status.FILTERED, Reason.WITHDRAWN, None), {}
+    if sample.unlabelled is not None:
+        return Row(sample.key, sample.digest, Status.FILTERED, sample.unlabelled, None), {}
     if "__bad_key__" in sample.fields:
         return Row(sample.key, None, Status.DEAD, Reason.BAD_KEY, "the key is not printable UTF-8"), {}
     admitted = attempt(lambda: job.source.where_admits(sample))
@@ -129,8 +144,14 @@ def judge(job: Job, sample: Sample, shard: str = "") -> tuple[Row, Picked]:
     picked = attempt(lambda: pick_all(job, sample))
     if isinstance(picked, BadSample):
         return dead(sample.key, None, picked), {}
-    media = b"".join(value.encode() if isinstance(value, str) else value for value in picked.values())
-    return Row(sample.key, sample_digest(media), Status.OK, None, None), {**picked, KEY: sample.key}
+    media = sample.digest
+    if media is None:
+        media = sample_digest(b"".join(as_bytes(value) for value in picked.values()))
+    return Row(sample.key, media, Status.OK, None, None, labels=sample.labels), {**picked, KEY: sample.key}
+
+
+def as_bytes(value: bytes | str) -> bytes:
+    return value.encode() if isinstance(value, str) else value
 
 
 def pick_all(job: Job, sample: Sample) -> Picked:
@@ -157,7 +178,7 @@ def prepare_judged(job: Job, row: Row, picked: Picked) -> Row:
             return dead(row.key, row.sample_digest, one)
         check_prepared(one)
         prepared.append(one)
-    return Row(row.key, row.sample_digest, row.status, None, None, tuple(prepared))
+    return Row(row.key, row.sample_digest, row.status, None, None, tuple(prepared), row.labels)
 
 
 def kept(row: Row) -> Row:
@@ -177,7 +198,22 @@ def part_table(job: Job, header: Header, rows: list[Row]) -> pa.Table:
     }
     for index, labeler in enumerate(job.labelers):
         columns[f"prepared_{labeler.label}"] = cell(pack([row.prepared[index] for row in rows if row.prepared]))
+    for name, contract in job.source_labels.items():
+        columns[f"labels_{name}"] = cell(to_ipc(labels_table(contract, [row for row in rows if row.prepared])))
     return pa.table(columns)
+
+
+def labels_table(contract: LabelContract, rows: Sequence[Row]) -> pa.Table:
+    """The columns of one label that the rows brought along."""
+    names = [column.name for column in contract.columns]
+    found = [row.labels.select(names) for row in rows if row.labels is not None]
+    table = pa.concat_tables(found).combine_chunks() if found else empty_columns(contract)
+    return table.replace_schema_metadata(None)
+
+
+def empty_columns(contract: LabelContract) -> pa.Table:
+    """The columns of a label, without rows."""
+    return pa.table({column.name: pa.array([], column.arrow_type()) for column in contract.columns})
 
 
 def rows_table(rows: list[Row]) -> pa.Table:

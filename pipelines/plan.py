@@ -28,11 +28,13 @@ from relabel.releases.taken_back import taken_back
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
 from relabel.releases.withdrawals import read_withdrawals
 from relabel.shards.shard import Shard
-from relabel.shards.source import open_source
+from relabel.shards.source import selection
 from relabel.storage.objects import ObjectStore
 
 from .job import Job, Part, ShardTask
+from .opening import KnownLabel, open_source, pinned, source_labels
 from .recipe import Recipe, Step
+from .results import Results
 
 PART_NAME = re.compile(r"(\d{10})-(\d+)-[0-9a-f]{32}\.arrow$")
 
@@ -67,6 +69,10 @@ class Plan:
     """Only its shards are to label."""
     taken_back: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Finished shards whose labels a revert or a recall took out of use, and by what: no run publishes them again."""
+    canary: bool = False
+    """These are the shards that are labelled first, to be judged before the rest is paid for."""
+    rest: bool = False
+    """These are the shards after a canary."""
     redone: Sequence[str] = ()
     """Parts of unfinished shards, to be deleted so that the next run labels their rows again."""
 
@@ -77,6 +83,8 @@ class Plan:
     @property
     def wanted(self) -> list[Shard]:
         """The shards of the partition."""
+        if self.partition.whole:
+            return list(self.shards)
         return [shard for shard in self.shards if self.partition.holds(shard.name)]
 
     def to_json(self) -> Json:
@@ -94,6 +102,7 @@ class Plan:
             "todo_bytes": todo_bytes,
             "why": dict(Counter(entry.why for entry in self.todo)),
             "reused_parts": sum(len(entry.task.finished_parts) for entry in self.todo),
+            "pending": self.job.pending.statistic.name if self.job.pending else None,
             "removed": list(self.removed),
             "latest_release": self.parent.version if self.parent else None,
             "changes": list(self.changes),
@@ -108,14 +117,37 @@ def new_run_id(name: str) -> str:
     return f"{name}-{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
 
 
-def make_job(recipe: Recipe, lock: Path | Lock | None = None) -> Job:
-    """The recipe's labelers with the facts of their weights (from the lock file where these are not at hand)."""
+def make_job(recipe: Recipe, lock: Path | Lock | None = None, results: Results | None = None) -> Job:
+    """The recipe's labelers with the facts of their weights (from the lock file where these are not at hand).
+
+    And with the results of the statistics that they need, as far as the store has them: what is not gathered yet is
+    `pending`.
+    """
     cache = lock if isinstance(lock, Lock) else Lock(lock)
-    labelers: list[Labeler[Any]] = []
-    for step in recipe.steps:
-        labelers.append(build(step, cache, labelers))
-        require_named(labelers[-1], recipe)
-    return Job(new_run_id(recipe.name), recipe, tuple(labelers))
+    recipe = pinned(recipe)
+    results = results or Results(recipe.store)
+    given = source_labels(recipe.source)
+    if doubled := sorted(given.keys() & {step.label for step in recipe.steps}):
+        raise UsageError(
+            f"the release that is the source has a label {doubled[0]!r} already; name the step's own with `as: NAME`."
+        )
+    known, labelers, pending = dict(given), list[Labeler[Any]](), None
+    for index, step in enumerate(recipe.steps):
+        labeler = build(step, cache, known)
+        labelers.append(labeler)
+        require_named(labeler, recipe)
+        if pending is None:
+            pending = results.tell(labeler, index, selection(recipe.source))
+        known[step.label] = KnownLabel(labeler.writes(), labeler.fingerprint(), labeler.class_names())
+    read = {name for labeler in labelers for name in labeler.reads}
+    return Job(
+        new_run_id(recipe.name),
+        recipe,
+        tuple(labelers),
+        source_labels={name: label.contract for name, label in given.items() if name in read},
+        results=results.found,
+        pending=pending,
+    )
 
 
 def require_named(labeler: Labeler[Any], recipe: Recipe) -> None:
@@ -130,10 +162,10 @@ def require_named(labeler: Labeler[Any], recipe: Recipe) -> None:
             )
 
 
-def build(step: Step, cache: Lock, earlier: Sequence[Labeler[Any]] = ()) -> Labeler[Any]:
-    """A step's labeler with its facts and with the contracts of the earlier labels that it reads.
+def build(step: Step, cache: Lock, known: Mapping[str, KnownLabel]) -> Labeler[Any]:
+    """A step's labeler with its facts and with the contracts of the labels that it reads.
 
-    Raises UsageError where its class leaves out what every labeler has, or no earlier step writes what it reads.
+    Raises UsageError where its class leaves out what every labeler has, or nothing writes what it reads.
     """
     cls = registry.labeler(step.operator)
     parameters = cls.Parameters.model_validate(step.parameters)
@@ -144,7 +176,7 @@ def build(step: Step, cache: Lock, earlier: Sequence[Labeler[Any]] = ()) -> Labe
             f"{cls.__name__}.__init__ must call super().__init__(parameters, label). Better leave __init__ out: "
             "`load` is the place for what is built once per actor."
         )
-    connect(labeler, {each.label: each for each in earlier})
+    connect(labeler, known)
     with calling(cls, "inspect"):
         labeler.facts = cache.facts(labeler)
     with calling(cls, "writes"):
@@ -153,16 +185,18 @@ def build(step: Step, cache: Lock, earlier: Sequence[Labeler[Any]] = ()) -> Labe
     return labeler
 
 
-def connect(labeler: Labeler[Any], earlier: Mapping[str, Labeler[Any]]) -> None:
+def connect(labeler: Labeler[Any], known: Mapping[str, KnownLabel]) -> None:
     """Tells the labeler what the labels are that it reads; their meaning becomes part of its own."""
     for name in labeler.reads:
-        if name not in earlier:
+        if name not in known:
             raise UsageError(
-                f"the step {labeler.label!r} reads the label {name!r}, which no step before it writes; before it are: "
-                f"{', '.join(earlier) or 'none'}. Put the step that writes it first, or name another label."
+                f"the step {labeler.label!r} reads the label {name!r}, which neither a step before it writes nor the "
+                f"source has; there are: {', '.join(known) or 'none'}. Put the step that writes it first, or name "
+                "another label."
             )
-        labeler.inputs[name] = earlier[name].writes()
-        labeler.read_fingerprints[name] = earlier[name].fingerprint()
+        labeler.inputs[name] = known[name].contract
+        labeler.input_names[name] = tuple(known[name].class_names)
+        labeler.read_fingerprints[name] = known[name].fingerprint
 
 
 def check_contract(contract: Any, cls: type[Labeler[Any]], label: str) -> None:
@@ -224,7 +258,7 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False, partit
             why = _why_not_done(shard, published, changes)
         elif receipt.token not in present:
             why = "output lost"
-        elif receipt.reason == Reason.CHANGED_SHARD:
+        elif receipt.reason == Reason.CHANGED_SHARD and job.source.kind != "release":  # there it is as dead tomorrow
             why = "changed while read"
         elif check_content and partition.holds(shard.name) and not _content_equal(job, shard, receipt):
             why = "content differs"
@@ -248,6 +282,7 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False, partit
         changes=changes,
         warnings=[
             *(f"{damage} It counts as not written." for damage in finished.damaged),
+            *(f"{labeler.label}: {line}." for labeler in job.labelers for line in labeler.warnings()),
             *([f"{len(listed) - len(shards)} shards are withdrawn and left out"] if len(listed) > len(shards) else []),
         ],
         leftovers=[

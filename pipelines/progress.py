@@ -4,7 +4,6 @@ On a terminal: one live bar. Elsewhere: one JSON line every few seconds. Both sa
 """
 
 import contextlib
-import json
 import sys
 import threading
 import time
@@ -16,9 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from relabel.digests import Json
-from relabel.labelers.engines.spending import Spent, plus
 
+from .account import Account
+from .logs import form, line
 from .parts import Header
+from .stages import WORK
 
 LOG_SECONDS = 10.0
 WINDOW_SECONDS = 30.0
@@ -31,28 +32,28 @@ CENT = Decimal("0.01")
 class Tally:
     """Counts of a run in flight; thread-safe for one writer and several readers."""
 
-    def __init__(self, shards: int) -> None:
-        self.shards = shards
+    def __init__(self, shards: int, work: str = "labelling", account: Account | None = None) -> None:
+        self.shards, self.work = shards, work
+        self.account = account or Account()
         self.shards_done = self.dead_shards = 0
-        self.samples = self.dead = 0
+        self.samples = self.dead = self.parts = 0
         self.actors = 1
         self.stage = "starting Ray"
         self.started = time.monotonic()
         self.first_event: float | None = None
-        self.spent: dict[str, Spent] = {}
-        """What engines used, by label."""
         self._recent: list[tuple[float, int, dict[str, float]]] = []
 
     def part(self, header: Header, dead: int = 0) -> None:
         """A part was labelled and written."""
         now = time.monotonic()
         self.first_event = self.first_event or now
+        self.parts += 1
         self.samples += header.rows
         self.dead += dead
-        for label, spent in header.spent.items():
-            self.spent[label] = plus(self.spent.get(label, {}), spent)
+        self.account.add(header.usage, header.rows, dead)
+        self.account.spend(header.spent)
         self._recent = [entry for entry in self._recent if entry[0] > now - WINDOW_SECONDS]
-        self._recent.append((now, header.rows, header.seconds))
+        self._recent.append((now, header.rows, work_of(header)))
 
     def shard(self, dead: bool) -> None:
         self.shards_done += 1
@@ -85,13 +86,13 @@ class Tally:
         span = max(time.monotonic() - max(self.first_event, time.monotonic() - WINDOW_SECONDS), 1e-3)
         if infer >= BUSY * self.actors * span:
             return "model"
-        read, prepare = (sum(one.get(stage, 0.0) for one in spent) for stage in ("read", "prepare"))
-        return "storage" if read > prepare else "decoding"
+        read, decode = (sum(one.get(stage, 0.0) for one in spent) for stage in ("read", "decode"))
+        return "storage" if read > decode else "decoding"
 
     def to_json(self) -> Json:
         eta = self.eta_seconds
         return {
-            "event": "progress",
+            "work": self.work,
             "shards_done": self.shards_done,
             "shards": self.shards,
             "samples": self.samples,
@@ -101,8 +102,17 @@ class Tally:
             "dead_shards": self.dead_shards,
             "waits_for": self.waits_for(),
             "elapsed_seconds": round(time.monotonic() - self.started, 1),
-            **({"spent": self.spent} if self.spent else {}),
+            **({"spent": spent} if (spent := self.account.spent) else {}),
         }
+
+
+def work_of(header: Header) -> dict[str, float]:
+    """Stage -> seconds of work that a part reports, over all slots."""
+    found: dict[str, float] = {}
+    for report in header.usage:
+        for stage in WORK:
+            found[stage] = found.get(stage, 0.0) + report.seconds.get(stage, (0.0, 0.0))[0]
+    return found
 
 
 @contextlib.contextmanager
@@ -111,7 +121,7 @@ def shown(tally: Tally, stream: IO[str] | None = None, log_seconds: float = LOG_
     stream = stream or sys.stderr
     assert stream is not None
     stop = threading.Event()
-    show = _bar if stream.isatty() else _lines
+    show = _bar if stream.isatty() and form() != "json" else _lines
     thread = threading.Thread(target=show, args=(tally, stream, stop, log_seconds), daemon=True, name="progress")
     thread.start()
     try:
@@ -123,13 +133,13 @@ def shown(tally: Tally, stream: IO[str] | None = None, log_seconds: float = LOG_
 
 def _lines(tally: Tally, stream: IO[str], stop: threading.Event, log_seconds: float) -> None:
     while not stop.wait(log_seconds):
-        print(json.dumps(tally.to_json()), file=stream, flush=True)
-    print(json.dumps(tally.to_json()), file=stream, flush=True)
+        print(line("progress", tally.to_json()), file=stream, flush=True)
+    print(line("progress", tally.to_json()), file=stream, flush=True)
 
 
 def _bar(tally: Tally, stream: IO[str], stop: threading.Event, log_seconds: float) -> None:
     columns = (
-        TextColumn("[bold]labelling"),
+        TextColumn(f"[bold]{tally.work}"),
         BarColumn(bar_width=24),
         TextColumn("{task.completed}/{task.total} shards"),
         TextColumn("{task.description}"),
@@ -162,7 +172,7 @@ def describe(tally: Tally) -> str:
 
 def cost_of(tally: Tally) -> str:
     """`cost 12.34`, rounded up to the cent; empty where nothing has a price."""
-    costs = [Decimal(spent.get("cost", 0)) for spent in tally.spent.values()]
+    costs = [Decimal(spent.get("cost", 0)) for spent in tally.account.spent.values()]
     return f"cost {sum(costs, Decimal(0)).quantize(CENT, ROUND_UP)}" if any(costs) else ""
 
 

@@ -1,5 +1,6 @@
 """Publishing: the release of what several drivers labelled, from any machine, once no shard is open."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,25 +9,31 @@ from relabel.errors import Refused
 from relabel.releases.doctor import require_commits
 from relabel.releases.leases import holders
 
+from .account import Account
 from .loading import load, lock_path
+from .outcome import Outcome, draft, publish
 from .plan import Plan, make_job, plan
 from .recipe import Recipe
-from .running import Outcome, publish
 
 SHOWN_SHARDS = 3
 
 
-def publish_finished(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Outcome:
+def publish_finished(
+    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] = (), forced: str | None = None
+) -> Outcome:
     """Commit the release that the recipe's finished shards make; labels nothing and needs no lease.
 
-    Raises Refused where a shard is open.
+    `forced`: why it is published although the gate refuses it, which the release records. Raises Refused where a shard
+    is open, or the gate refuses.
     """
     job = make_job(load(recipe, overrides), lock_path(recipe))
+    job.require_results()
     todo = plan(job)
     if todo.todo:
         raise Refused(describe_open(todo))
     require_commits(job.open_store())
-    return publish(todo, dict(todo.done), {})
+    account = Account(job.recipe.prices)
+    return publish(todo, dict(todo.done), account, functools.partial(draft, account=account, forced=forced))
 
 
 def describe_open(todo: Plan) -> str:

@@ -5,7 +5,8 @@ the parts of a former one, and a replayed task yields the same ones.
 """
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 
 import pyarrow as pa
 
@@ -14,40 +15,46 @@ from relabel.reasons import Reason, Status
 from relabel.redaction import redacted
 from relabel.releases.records import to_json
 from relabel.shards.shard import Sample, ShardReading
-from relabel.shards.source import open_source
 
-from .clock import Clock
 from .dead_letters import DETAIL_CHARACTERS
 from .job import Job, ShardTask
 from .ledger import PREPARING, Keeper, Ledger, Unit, Verdict
+from .opening import open_source
 from .parts import Header, Picked, Row, dead, judge, kept, part_table, prepare_judged, row_identity
+from .stages import Stages
 from .watchdog import Watchdog
 
 
 def read_parts(
-    job: Job, task: ShardTask, ledger: Keeper | None = None, watchdog: Watchdog | None = None
-) -> Iterator[pa.Table]:
+    job: Job,
+    task: ShardTask,
+    ledger: Keeper | None = None,
+    watchdog: Watchdog | None = None,
+    stages: Stages | None = None,
+) -> Generator[pa.Table, None, None]:
     """Every part of a shard that is still to be labelled, each a table of one row; the last one says so.
 
     A shard that cannot be read to its end yields one last part that carries the problem. A worker gives the run's
-    ledger and its own watchdog.
+    ledger, its own watchdog, and the stages of its task.
     """
-    return PartReader(job, task, ledger or Ledger(), watchdog).parts()
+    return PartReader(job, task, ledger or Ledger(), watchdog, stages or Stages("reader", "read")).parts()
 
 
 class PartReader:
     """One pass over one shard."""
 
-    def __init__(self, job: Job, task: ShardTask, ledger: Keeper, watchdog: Watchdog | None) -> None:
+    def __init__(self, job: Job, task: ShardTask, ledger: Keeper, watchdog: Watchdog | None, stages: Stages) -> None:
         shard = task.shard
         self._job, self._finished, self._ledger, self._watchdog = job, task.finished_parts, ledger, watchdog
         self._part_rows = job.recipe.resources.part_rows
         self._reading = open_source(job.source).read(shard)
-        self._header = Header(shard.name, shard.size, shard.etag, shard.token, task.generation)
+        self._header = Header(shard.name, shard.size, shard.etag, shard.token, task.generation, check=task.check)
         self._only = None if task.replay is None else task.replay.keys
         if task.replay is not None:
             self._header.replay, self._header.previous = task.replay.name, to_json(task.replay.previous)
-        self._clock, self._identity, self._count = Clock(), hashlib.sha256(), 0
+        self._stages, self._identity, self._count = stages, hashlib.sha256(), 0
+        self._decoding = 0.0
+        """Seconds of the stage `read` that were not for reading."""
         self._rows: list[Row] = []
         self._verdict = Verdict()
         self._done: Unit | None = None
@@ -55,27 +62,32 @@ class PartReader:
         self._last: dict[int, Picked] = {}
         """Rows of the part that are prepared after all others, because a process ended at each."""
 
-    def parts(self) -> Iterator[pa.Table]:
-        header = self._header
+    def parts(self) -> Generator[pa.Table, None, None]:
+        header, stages = self._header, self._stages
+        stages.enter("read")
         try:
             self._begin()
             for sample in well_formed(self._reading):
-                self._clock.lap("read")
                 if self._count and self._count % self._part_rows == 0:
                     if header.start not in self._finished:
-                        yield self._cut()
-                        self._clock.restart()  # the time since then was the consumer's
+                        part = self._cut()
+                        stages.enter("wait")  # for whoever takes it
+                        yield part
+                        stages.enter("read")
                     self._begin()
+                begun = time.perf_counter()
                 self._take(sample)
-                self._clock.lap("prepare")
-            self._clock.lap("read")
+                if not self._verdict.careful:  # whose samples say so themselves
+                    self._decoding += time.perf_counter() - begun
             header.total_rows, header.content_sha256 = self._count, self._reading.content_sha256
             header.rows_sha256 = self._identity.hexdigest()
         except BadShard as error:
             self._rows, self._last = [], {}
             header.problem = (error.reason, error.detail)
         header.last = True
-        yield self._cut()
+        part = self._cut()
+        stages.enter("wait")
+        yield part
 
     @property
     def _unit(self) -> Unit:
@@ -121,15 +133,20 @@ class PartReader:
 
     def _prepare_alone(self, place: int, row: Row, picked: Picked) -> Row:
         self._ledger.at(self._unit, place)
-        return self._prepare(row, picked)
+        with self._stages.in_("retry"):
+            return self._prepare(row, picked)
 
     def _cut(self) -> pa.Table:
         """The rows so far as a part."""
         for place, picked in self._last.items():
             self._rows[place] = self._prepare_alone(place, self._rows[place], picked)
         self._last = {}
-        self._header.rows, self._header.seconds = len(self._rows), self._clock.take()
+        self._stages.move(self._decoding, "decode")
+        self._decoding = 0.0
+        self._header.rows, self._header.usage = len(self._rows), [self._stages.take()]
+        self._stages.enter("decode")
         table = part_table(self._job, self._header, self._rows)
+        self._header.check = 0
         if self._watchdog:
             self._watchdog.stop()
         if self._verdict.careful or self._header.last:

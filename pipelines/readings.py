@@ -95,12 +95,16 @@ def read_mask(contract: LabelContract, class_names: Sequence[str], mask: Mask) -
 
 
 def read_classes(contract: LabelContract, class_names: Sequence[str], columns: Mapping[str, Any]) -> Reading:
-    """The best classes of a sample; where their scores are probabilities, a map of one cell."""
+    """The best classes of a sample, and its flags; where their scores are probabilities, a map of one cell."""
     ids, scores = (columns.get(f"{contract.name}_{suffix}") for suffix in ("ids", "scores"))
     if ids is None or scores is None or contract.classes is None:
         return read_columns(contract, columns)
-    pairs = list(zip(ids.tolist(), scores.tolist(), strict=True))
-    text = ", ".join(f"{name_of(class_names, index)} {score:.2f}" for index, score in pairs[:NUM_NAMED])
+    pairs = [pair for pair in zip(ids.tolist(), scores.tolist(), strict=True) if pair[0] != contract.ignore_index]
+    if contract.score_domain == "vote_share":
+        pairs = [(index, share) for index, share in pairs if share]
+    flags = columns.get(f"{contract.name}_flags")
+    text = ", ".join(f"{name_of(class_names, index)} {score:.2f}" for index, score in pairs[:NUM_NAMED]) or "no class"
+    text += f" [{', '.join(flags)}]" if flags else ""
     if contract.score_domain != "probability":
         return Reading(text)
     masses = np.zeros(contract.classes.count)

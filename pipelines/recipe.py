@@ -1,8 +1,10 @@
 """Recipe: what a run labels, with what, into which store. Every field of the YAML is documented here."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from relabel.digests import Json, canonical_json
 from relabel.errors import describe_unknown
@@ -11,14 +13,17 @@ from relabel.releases.leases import DEFAULT_SECONDS
 from relabel.shards.source import SourceConfig
 from relabel.storage.filesystems import check_options, check_url, is_local, local_path
 
+from .gate_policy import Gate
+from .nightly_policy import Nightly
+from .prices import Prices
+from .section import Section
+
+OWNER = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
+"""What Kubernetes takes as the value of a label."""
 LABEL_NAME = r"^[a-z][a-z0-9_]{0,47}$"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-class Section(BaseModel):
-    """Frozen; unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+LATER: Mapping[str, Json] = {"license": None, "nightly": None, "report": False}
+"""Fields, with their defaults, that a recipe without them does not show."""
 
 
 class Step(Section):
@@ -151,6 +156,15 @@ class DeadLetters(Section):
         return limits
 
 
+class Budget(Section):
+    """What one run may cost. Where it is spent the run stops as on SIGTERM (exit code 4); running again goes on."""
+
+    usd: float | None = Field(default=None, gt=0)
+    """Device hours by `prices`, and what services charged by the prices of their engines."""
+    device_hours: float | None = Field(default=None, gt=0)
+    """Of GPUs that actors hold, from the graph's start to its end; without GPUs, of actors."""
+
+
 class Milestones(Section):
     """Partial releases of a run that goes on. In YAML a plain `10%` or `24h` is `every`."""
 
@@ -182,11 +196,31 @@ class Milestones(Section):
         return None if self.every.endswith("%") else float(self.every[:-1]) * SECONDS[self.every[-1]]
 
 
+class Meta(Section):
+    """Whose labels these are, and who pays. In releases, in the tags of metrics, on the Ray job and on Kubernetes; it
+    changes no label and no fingerprint.
+    """
+
+    team: str = Field(default="", pattern=OWNER)
+    """Who runs it: `relabel cost PREFIX --by team` adds up."""
+    owner: str = Field(default="", pattern=OWNER)
+    """Whom to ask, and to call where an alert fires."""
+    cost_center: str = Field(default="", pattern=OWNER)
+    """Who pays."""
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What it says, without what it leaves empty."""
+        return {name: value for name, value in self.model_dump().items() if value}
+
+
 class Recipe(Section):
     """A relabeling job: source, steps, store, resources."""
 
     name: str = Field(default="relabel", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
     """For logs and run ids."""
+    license: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9 .+/:_-]{0,199}$")
+    """Of the labels, for the cards of releases: an SPDX identifier or a URL. Default: unknown."""
     source: SourceConfig
     """The data set being relabeled."""
     steps: tuple[Step, ...] = Field(min_length=1)
@@ -197,11 +231,45 @@ class Recipe(Section):
     """Actors, threads, batch."""
     dead_letters: DeadLetters = DeadLetters()
     """The error budget."""
+    gate: Gate = Gate()
+    """What a release must keep to be published. `gate: off`: nothing is asked."""
+    report: bool = False
+    """Whether a run writes a page about each complete release beside it, before it is published (`relabel card STORE
+    --format report`); it costs seconds to a minute. `relabel report STORE` makes one of any release, at any time."""
+    budget: Budget | None = None
+    """What one run may cost. Default: whatever it costs."""
+    max_recompute: float | None = Field(default=None, ge=0, le=1)
+    """The largest share (`1%`) of the last release's shards that a run labels once more, for whatever reason, without
+    --accept-recompute. Default: all."""
     publish: Milestones | None = None
     """Partial releases while the run goes on (`publish: 10%`). Default: one release, when every shard is finished."""
+    prices: Prices = Prices()
+    """What devices and CPUs cost: what a run says of its cost."""
+    meta: Meta = Meta()
+    """Team, owner, cost center."""
+    nightly: Nightly | None = None
+    """What `relabel nightly` waits for, whom it tells, what it keeps. Default: nothing, nobody, all."""
     plugins: tuple[str, ...] = ()
     """Operators of your own: modules that can be imported, or paths to .py files or package folders, relative to the
     recipe's file or the working directory. They travel to the workers. Installed plugins need no entry."""
+
+    @field_validator("max_recompute", mode="before")
+    @classmethod
+    def from_percent(cls, share: Any) -> Any:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)%", share) if isinstance(share, str) else None
+        return float(found[1]) / 100 if found else share
+
+    @model_validator(mode="after")
+    def fits_together(self) -> "Recipe":
+        if self.budget is not None and self.budget.usd is not None and self.prices.device_hour is None:
+            raise ValueError(
+                "budget.usd needs prices.device_hour, what a device costs for an hour (0 where only services charge)"
+            )
+        if self.publish is not None and self.gate.approval:
+            raise ValueError(
+                "gate.approval and publish (milestones): each milestone would wait for people. Leave one out"
+            )
+        return self
 
     @field_validator("plugins")
     @classmethod
@@ -220,4 +288,5 @@ class Recipe(Section):
 
     def to_json(self) -> Json:
         """As a release carries it: resolved, with every default, without secrets."""
-        return self.model_dump(mode="json")
+        fields: dict[str, Json] = self.model_dump(mode="json")
+        return {name: value for name, value in fields.items() if name not in LATER or value != LATER[name]}

@@ -13,7 +13,8 @@ from relabel.errors import UsageError
 from relabel.releases.collect import DEFAULT_GRACE_SECONDS, Collected, CollectPlan, apply_plan, drop_plan, plan_collect
 from relabel.releases.collect import shown as duration
 from relabel.releases.diff import Difference
-from relabel.releases.release import Store, find_version
+from relabel.releases.lookup import find_version
+from relabel.releases.release import Store
 from relabel.releases.versions import read_version, version_numbers
 from relabel.releases.withdrawals import Samples
 from relabel.storage.objects import ObjectInfo

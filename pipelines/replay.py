@@ -20,10 +20,10 @@ from relabel.labels.shard_file import decode_label_shard
 from relabel.reasons import Reason, Status
 from relabel.releases.commit import commit
 from relabel.releases.letters import Record, check_reason, dead_reasons, read_letters
+from relabel.releases.lookup import find_version
 from relabel.releases.recalls import find_recall
 from relabel.releases.receipts import Receipt, Receipts
 from relabel.releases.redactions import Redactions, read_redactions
-from relabel.releases.release import find_version
 from relabel.releases.segments import EntryColumns, entry_of, read_segments
 from relabel.releases.stored import get_checked, in_threads
 from relabel.releases.taken_back import TakenBack, taken_back
@@ -31,14 +31,16 @@ from relabel.releases.unpublished import unpublished
 from relabel.releases.versions import MARKER, Version, read_marker, read_version, version_numbers
 from relabel.releases.withdrawals import Withdrawn, read_withdrawals
 from relabel.shards.shard import Shard
-from relabel.shards.source import open_source
 from relabel.storage.objects import ObjectStore
 
+from .account import Account
 from .job import Job, Part, Replay, ShardTask
 from .leasing import IfBusy, leased
 from .loading import load, lock_path
+from .opening import open_source
+from .outcome import Outcome, draft
 from .plan import Plan, Todo, explain, find_parts, make_job, require_sources, with_parts
-from .running import Outcome, carry_out, draft, session_of
+from .running import carry_out, session_of
 from .stopping import StopRequest
 from .writing import read_part
 
@@ -91,6 +93,7 @@ def replay(
     Raises Refused where the recipe makes other labels than the release holds.
     """
     job = make_job(load(recipe, overrides), lock_path(recipe))
+    job.require_results()
     stop = StopRequest()
     with leased(job, functools.partial(plan_replay, job, release, reason), stop, if_busy) as (todo, lease):
         finish = keep_unpublished if release is None else functools.partial(publish_repaired, lease=lease)
@@ -252,24 +255,26 @@ def dead_keys(
 
 
 def publish_repaired(
-    todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float], lease: int | None = None
+    todo: Plan, receipts: Mapping[str, Receipt], account: Account, lease: int | None = None
 ) -> Outcome:
     """Commits the newest release with the replayed shards in their new state; where none changed, it stands."""
     parent = todo.parent
     assert parent is not None
     release: Version | None = parent
     if receipts:
-        repaired = dataclasses.replace(draft(todo, receipts, lease), coverage=parent.coverage, source=parent.source)
+        repaired = dataclasses.replace(
+            draft(todo, receipts, account, lease), coverage=parent.coverage, source=parent.source
+        )
         release = commit(todo.job.open_store(), repaired)
-    return Outcome(todo, receipts, release, seconds)
+    return Outcome(todo, receipts, release, account)
 
 
-def keep_unpublished(todo: Plan, receipts: Mapping[str, Receipt], seconds: Mapping[str, float]) -> Outcome:
+def keep_unpublished(todo: Plan, receipts: Mapping[str, Receipt], account: Account) -> Outcome:
     """The receipts are durable; the next run publishes them, and labels parts with dead samples anew."""
     store = todo.job.open_store()
     for path in todo.redone:
         store.delete(path)
-    return Outcome(todo, receipts, None, seconds)
+    return Outcome(todo, receipts, None, account)
 
 
 def summary(outcome: Outcome) -> Replayed:

@@ -2,12 +2,17 @@
 
 import argparse
 import contextlib
+import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 from relabel.digests import Json
 from relabel.releases.partitions import WHOLE, Partition, parse_partition
 
-from .terminal import Add, add_if_busy, add_overrides, emit, positive, say, size
+from .logs import VARIABLE
+from .prices import tell_cost
+from .terminal import Add, add_if_busy, add_overrides, aligned, emit, positive, say, size
 
 
 def declare(add: Add) -> None:
@@ -25,11 +30,27 @@ def declare(add: Add) -> None:
         sub.add_argument(
             "--partition", metavar="i/n", help="only the shards of the i-th of n parts of the source; publishes nothing"
         )
+        if name == "plan":
+            sub.add_argument(
+                "--measure",
+                type=positive,
+                nargs="?",
+                const=3,
+                metavar="N",
+                help="label a part of N shards (3) here: what the whole will take, cost and wait for",
+            )
         if name == "run":
+            sub.add_argument("--log", choices=("auto", "json", "text"), help="form of the log (default: RELABEL_LOG)")
             sub.add_argument("--address", help="a running Ray cluster (default: a local one for this run)")
             add_if_busy(sub)
             sub.add_argument(
                 "--bring-back", action="store_true", help="publish labels although a revert or a recall took them back"
+            )
+            sub.add_argument(
+                "--refit", action="store_true", help="gather the statistics that steps need anew, over today's rows"
+            )
+            sub.add_argument(
+                "--accept-recompute", action="store_true", help="label more once more than max_recompute allows"
             )
     declare_trials(add)
 
@@ -59,12 +80,14 @@ def declare_trials(add: Add) -> None:
 
 
 def plan_command(options: argparse.Namespace) -> int:
+    from .gatekeeper import refusals
     from .loading import load, lock_path
     from .plan import make_job, plan
 
     job = make_job(load(options.recipe, options.overrides), lock_path(options.recipe))
     planned = plan(job, options.limit, options.check_content, partition_of(options))
-    described = planned.to_json()
+    measured = None if options.measure is None else measured_here(planned, options.measure)
+    described = {**planned.to_json(), "refused": refusals(planned), "measured": measured}
     if options.json:
         emit(described)
         return 0
@@ -76,6 +99,11 @@ def plan_command(options: argparse.Namespace) -> int:
         f"to label  {described['todo']} shards, {size(float(described['todo_bytes']))}"
         + "".join(f"; {number} {why}" for why, number in described["why"].items()),
     )
+    if described["pending"]:
+        say(
+            f"before    the statistic {described['pending']} is gathered over all shards; which labels are still good "
+            "is known after that"
+        )
     if described["reused_parts"]:
         say(f"reused    {described['reused_parts']} parts that an interrupted run left")
     if described["removed"]:
@@ -87,17 +115,45 @@ def plan_command(options: argparse.Namespace) -> int:
     for shard, by in list(described["taken_back"].items())[:1]:
         say(f"refused   {len(planned.taken_back)} shards (first: {shard}) have labels that were taken out of use: {by}")
         say("          a run publishes them only with --bring-back")
+    for refusal in described["refused"]:
+        say(*aligned([("refused  ", line.strip()) for line in refusal.splitlines()]))
     for entry in described["todo_shards"][:5]:
         say(f"          {entry['shard']}  ({entry['why']})")
     if described["todo"] > 5:
         say(f"          and {described['todo'] - 5} more")
+    if measured is not None:
+        say(*tell_measured(measured))
     return 0
+
+
+def measured_here(planned: Any, shards: int) -> Json:
+    from .in_process import settle_allocator
+    from .measuring import measure
+
+    settle_allocator()
+    with contextlib.redirect_stdout(sys.stderr):  # what an operator of the user's own prints
+        return measure(planned, shards).to_json()
+
+
+def tell_measured(measured: Json) -> Iterator[str]:
+    from .projection import tell_projection
+
+    stages = ", ".join(f"{stage} {each:g}" for stage, each in measured["ms_per_sample"].items())
+    yield (
+        f"measured  {measured['labelled']} samples of {measured['shards']} shards on this machine; ms a sample and "
+        f"slot: {stages}"
+    )
+    slots = f"actors: {measured['actors']} on {measured['device']}; readers: {measured['readers']}; Ray started"
+    for line in tell_projection(measured["projected"], f"about {measured['samples']} samples ({slots})"):
+        yield f"projected {line}"
 
 
 def run_command(options: argparse.Namespace) -> int:
     from .leasing import IfBusy
     from .running import run
 
+    if options.log is not None:
+        os.environ[VARIABLE] = options.log
     outcome = run(
         options.recipe,
         options.overrides,
@@ -107,6 +163,8 @@ def run_command(options: argparse.Namespace) -> int:
         partition=partition_of(options),
         if_busy=IfBusy(options.if_busy),
         bring_back=options.bring_back,
+        refit=options.refit,
+        accept_recompute=options.accept_recompute,
     )
     if options.json:
         emit(outcome.to_json())
@@ -150,6 +208,22 @@ def tell_outcome(described: Json) -> None:
         )
     else:
         say(f"nothing to do: release {release} has all {described['shards']} shards ({counts})")
+    for line in tell_usage(described["usage"]):
+        say(line)
+
+
+def tell_usage(usage: Json) -> list[str]:
+    """What it cost and what it waited for; nothing where nothing was labelled."""
+    if not usage["samples"]:
+        return []
+    told = [f"cost      {tell_cost(usage['cost'])}"]
+    if usage["bottleneck"]:
+        told.append(f"limit     {usage['bottleneck']['text']}")
+        if usage["bottleneck"]["share"] < 0.5:
+            told.append(
+                f"start     {usage['startup_seconds']:.0f} of {usage['graph_seconds']:.0f} s: until a model is loaded"
+            )
+    return told
 
 
 def try_command(options: argparse.Namespace) -> int:

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 
 from relabel.errors import BadSample, BadShard, TooManyDeadLetters, UsageError
 from relabel.shards.shard import Sample, Shard
-from relabel.shards.source import SourceConfig, open_source
+from relabel.shards.source import SourceConfig
 from relabel.shards.where import Condition
 
 from .dead_letters import attempt
+from .opening import open_source
 
 SPREAD = 5
 """Shards that are opened where the samples of so many suffice: opening one costs a window of range reads."""

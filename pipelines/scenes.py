@@ -7,6 +7,7 @@ photograph, place and size.
 
 import dataclasses
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageFilter
 
 from relabel.digests import canonical_json, digest
+from relabel.errors import UsageError
 
 from .demo import PHOTOS, write_if_changed
 from .stamps import Stamp
@@ -106,9 +108,15 @@ class Draw:
 
 
 class SceneMaker:
-    """Scenes of these cut-outs over these photographs, given by name."""
+    """Scenes of these cut-outs over these photographs, given by name.
+
+    Raises UsageError where the cut-outs have so few names that a side has no pair of them.
+    """
 
     def __init__(self, stamps: Sequence[Stamp], photos: Mapping[str, Picture], seed: int = 0) -> None:
+        names = sorted({stamp.caption for stamp in stamps})
+        if len({side_of_pair(*pair) for pair in itertools.combinations(names, 2)}) < 2 or len(names) < 3:
+            raise UsageError(f"scenes need cut-outs of more names: of {len(names)}, a side has no pair.")
         self.stamps, self.seed = stamps, seed
         self.cut_outs = {stamp.name: Image.fromarray(stamp.picture()) for stamp in stamps}
         self.photos = {name: photos[name] for name in sorted(photos)}

@@ -6,6 +6,7 @@ No new work is begun, what is about to be finished is finished, and running agai
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -41,9 +42,7 @@ class StopRequest:
     def make(self, by: str, error: RelabelError | None = None) -> None:
         """Ask from another thread of this process."""
         self.by, self.error, self.made = by, error, True
-        main = threading.main_thread().ident
-        if main is not None and signal.getsignal(signal.SIGTERM) == self._hear:
-            signal.pthread_kill(main, signal.SIGTERM)
+        self._signal()
 
     def require_none_forbids(self) -> None:
         """Raises the error for which the run may not go on, where there is one."""
@@ -59,10 +58,12 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = signal.signal(signal.SIGTERM, self._hear)
+        before, hook = signal.signal(signal.SIGTERM, self._hear), sys.unraisablehook
+        sys.unraisablehook = lambda lost: self._raise_again() if lost.exc_type is _Requested else hook(lost)
         try:
             yield self
         finally:
+            sys.unraisablehook = hook
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: something that is not Python's
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
@@ -70,6 +71,16 @@ class StopRequest:
         if self._waiting:
             self._waiting = False
             raise _Requested
+
+    def _raise_again(self) -> None:
+        """Where the signal came in a callback of the interpreter, which lets no exception out: in a moment."""
+        self._waiting = True
+        threading.Timer(0.01, self._signal).start()
+
+    def _signal(self) -> None:
+        main = threading.main_thread().ident
+        if main is not None and signal.getsignal(signal.SIGTERM) == self._hear:
+            signal.pthread_kill(main, signal.SIGTERM)
 
     def until_stopped(self, events: Iterator[T]) -> Iterator[T]:
         """The events, up to the request."""

@@ -8,27 +8,35 @@ import relabel
 from relabel.digests import Json
 from relabel.errors import Refused, StoreCorrupt
 from relabel.labels.summary import Summary, from_json
+from relabel.releases.approvals import Decision, expires_in, groups_of, read_decisions, with_decisions
+from relabel.releases.candidates import read_candidates
 from relabel.releases.fences import Fence
-from relabel.releases.release import Release, Store, find_version
+from relabel.releases.lookup import find_version
+from relabel.releases.release import CANDIDATE, Release, Store
+from relabel.releases.retirements import read_retired
 from relabel.releases.versions import Version, read_sequence, version_numbers
 from relabel.storage.opening import open_store as open_objects
 
 from .summary_lines import tell_briefly, tell_summary
 from .terminal import Add, add_store, emit, positive, refused, say, storage_options, table
+from .verdicts import told
 
 
 def declare(add: Add) -> None:
     for name, command, text in (
         ("log", log_command, "list a store's releases"),
         ("show", show_command, "describe one release"),
-        ("verify", verify_command, "check that a release is whole"),
+        ("verify", verify_command, "check that a release, or an export of one, is whole"),
+        ("candidates", candidates_command, "list what the gate refused, and why, and what waits for approval"),
         ("doctor", doctor_command, "probe whether a store keeps the promises that commits need"),
         ("preview", preview_command, "draw some samples with their labels"),
     ):
         sub = add(name, command, text)
         add_store(sub)
         if name in ("show", "verify", "preview"):
-            sub.add_argument("--release", default="latest", metavar="R", help="a number, a tag or `latest`")
+            sub.add_argument(
+                "--release", default="latest", metavar="R", help="a number, tag, channel, `latest`, `candidate:RUN`"
+            )
         if name == "verify":
             sub.add_argument(
                 "--level",
@@ -54,9 +62,9 @@ def open_release(options: argparse.Namespace) -> Release:
 def log_command(options: argparse.Namespace) -> int:
     store = open_store(options)
     sequence = read_sequence(store.objects)
-    tags, recalls = store.tags(), store.recalls()
+    tags, recalls, retired = names_of(store), store.recalls(), read_retired(store.objects)
     if options.json:
-        emit([log_entry(entry, tags, recalls) for entry in sequence])
+        emit([log_entry(entry, tags, recalls, retired) for entry in sequence])
         return 0
     if not sequence:
         say("no release yet")
@@ -69,6 +77,7 @@ def log_command(options: argparse.Namespace) -> int:
             f"release {version.version:<4} {version.created}  {version.counts.shards} shards, "
             f"{version.counts.ok} ok, {version.counts.dead} dead  {labels}  content {version.content_digest[:12]}"
             + (f"  partial: {version.coverage:.1%}" if version.partial else "")
+            + ("  retired" if version.version in retired else "")
             + "".join(f"  {name}" for name in named(tags, version.version))
         )
         if brief := tell_briefly(summary_of(version)):
@@ -81,12 +90,16 @@ def log_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def log_entry(entry: Version | Fence, tags: Mapping[str, int], recalls: Mapping[int, str]) -> Json:
+def log_entry(
+    entry: Version | Fence, tags: Mapping[str, int], recalls: Mapping[int, str], retired: frozenset[int]
+) -> Json:
     """A release as its file has it, with its tags and its recall; a fence has its `kind` instead."""
     if isinstance(entry, Fence):
         told: dict[str, Json] = entry.model_dump(mode="json")
         return told
-    return {**described(entry), "tags": named(tags, entry.version), "recalled": recalls.get(entry.version)}
+    told = described(entry)
+    number = entry.version
+    return {**told, "tags": named(tags, number), "recalled": recalls.get(number), "retired": number in retired}
 
 
 def described(version: Version) -> dict[str, Json]:
@@ -100,8 +113,13 @@ def summary_of(version: Version) -> Summary | None:
     return None if version.summary is None else from_json(version.summary)
 
 
+def names_of(store: Store) -> dict[str, int]:
+    """Tags, and channels as they stand."""
+    return {**store.tags(), **store.channels()}
+
+
 def named(tags: Mapping[str, int], number: int) -> list[str]:
-    """The tags of a release."""
+    """The tags and channels of a release."""
     return [name for name, tagged in tags.items() if tagged == number]
 
 
@@ -123,12 +141,15 @@ def show_command(options: argparse.Namespace) -> int:
     store = open_store(options)
     release = store.release(options.release, accept_partial=True, recalled="ignore")
     version = release.version
-    tags, recall = named(store.tags(), version.version), store.recalls().get(version.version)
+    tags, recall = named(names_of(store), version.version), store.recalls().get(version.version)
+    retired = version.version in read_retired(store.objects)
     if options.json:
-        emit({**described(version), "tags": tags, "recalled": recall})
+        emit({**described(version), "tags": tags, "recalled": recall, "retired": retired})
         return 0
     if recall is not None:
         say(f"RECALLED  {recall}")
+    if retired:
+        say("retired   its labels are not given out any more, and may be deleted")
     counts = version.counts
     say(
         f"release   {version.version} of {options.store}, written {version.created} by run {version.run_id}",
@@ -152,16 +173,47 @@ def show_command(options: argparse.Namespace) -> int:
         for column in contract.columns:
             axes = ", ".join(f"{axis}={length}" for axis, length in zip(column.axes, column.shape, strict=True))
             say(f"          {column.name}: {column.dtype}" + (f" [{axes}]" if axes else ""))
+    for line in told(version.gate) if version.gate else ():
+        say(f"gate      {line}")
     for line in tell_summary(release.summary, counts.shards - counts.dead_shards):
         say(line)
     say(f"source    {version.source['root']}")
     return 0
 
 
+def candidates_command(options: argparse.Namespace) -> int:
+    objects = open_store(options).objects
+    found = read_candidates(objects)
+    decisions = {each.run_id: read_decisions(objects, each.run_id) if groups_of(each) else {} for each in found}
+    if options.json:
+        emit([{**each.to_json(), "decisions": as_json(decisions[each.run_id])} for each in found])
+        return 0
+    for each in found:
+        say(f"{CANDIDATE}{each.run_id}  {each.version.created}  would be release {each.version.version}")
+        gate = with_decisions(each.version.gate, decisions[each.run_id]) if groups_of(each) else each.version.gate
+        for line in told(gate):
+            say(f"    {line}")
+        if groups_of(each) and expires_in(objects, each) <= 0:
+            say("    expired: run the recipe again for a new candidate")
+    if not found:
+        say("none: nothing that was refused, or that waits for approval")
+    return 0
+
+
+def as_json(decisions: Mapping[str, Decision]) -> dict[str, Json]:
+    return {group: decision.to_json() for group, decision in decisions.items()}
+
+
 def verify_command(options: argparse.Namespace) -> int:
+    from relabel.exports.manifest import MANIFEST
     from relabel.releases.verify import verify
 
-    report = verify(open_objects(options.store, storage_options(options)), options.release, options.level)
+    objects = open_objects(options.store, storage_options(options))
+    if objects.exists(MANIFEST):
+        from .export_commands import verify_export
+
+        return verify_export(options, objects)
+    report = verify(objects, options.release, options.level)
     if options.json:
         emit(dataclasses.asdict(report))
     else:

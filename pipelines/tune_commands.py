@@ -17,7 +17,7 @@ EXAMPLE = """a recipe (all fields: pipelines/tuning_recipe.py):
   output: models/captioner
 
 Killed at any moment, the same command goes on from the last checkpoint in models/captioner.tuning, and the folder that
-it writes is the same, byte for byte (on a CPU, with equal threads and versions).
+it writes is the same, byte for byte (on a CPU, with equal devices, threads and versions).
 """
 
 
@@ -25,16 +25,17 @@ def declare(add: Add) -> None:
     tune = add("tune", tune_command, "tune a captioner on captions by people; `caption` loads the folder it writes")
     tune.add_argument("recipe", help="a YAML file, or the name of a shipped tuning recipe (captioner)")
     add_overrides(tune, "--set", "overrides", "set one field of the recipe, e.g. train.steps=500 (repeatable)")
+    tune.add_argument("--address", help="a running Ray cluster, whose devices tune (default: those of this machine)")
     tune.epilog = f"{EXAMPLE}\n{tune.epilog}"
 
 
 def tune_command(options: argparse.Namespace) -> int:
-    from .tuning import tune
+    from .tuning_devices import tune_on_devices
     from .tuning_loading import load_tuning
 
     recipe = load_tuning(options.recipe, options.overrides)
     out = sys.stderr if options.json else sys.stdout
-    tuned = tune(recipe, lambda line: print(line, file=out, flush=True))
+    tuned = tune_on_devices(recipe, lambda line: print(line, file=out, flush=True), options.address)
     if options.json:
         emit({"folder": str(tuned.folder), "fresh": tuned.fresh, "record": dict(tuned.record)})
         return 0

@@ -7,6 +7,7 @@ everything lies in `<output>.tuning`, from where the same command goes on.
 import contextlib
 import dataclasses
 import json
+import secrets
 import shutil
 import time
 from collections.abc import Mapping
@@ -49,7 +50,7 @@ class Tuned:
     fresh: bool
     """False where it was there already."""
     cpu_seconds: float
-    """Of this call."""
+    """Of this call, on all devices."""
 
     @property
     def best(self) -> Look:
@@ -70,27 +71,56 @@ def tune(recipe: TuningRecipe, say: Say = lambda line: None, group: Group | None
     settle_allocator()
     data = read_tuning_data(recipe)
     with room(work):
-        work.mkdir(parents=True, exist_ok=True)
+        if group.rank == 0:
+            work.mkdir(parents=True, exist_ok=True)
         with alone(work) if group.rank == 0 else contextlib.nullcontext():
+            require_shared(work, group)
             files = beginning(recipe, data, work, group)
             meaning = meaning_of(recipe, data, files)
-            fresh = not is_finished(output, meaning)
+            fresh = group.first(lambda: not is_finished(output, meaning))
             if fresh:
                 say(
                     f"{len(data.training)} samples to tune on, {len(data.held_out)} held out, {data.shards} shards; "
                     f"styles: {', '.join(recipe.styles)}"
                 )
                 run(recipe, data, files, meaning, work, say, group)
+            record = group.first(lambda: read_record(output))
             group.wait()
             if group.rank == 0:
                 shutil.rmtree(work)
-    return Tuned(output, read_record(output), fresh, time.process_time() - begun)
+    return Tuned(output, record, fresh, group.totals([time.process_time() - begun])[0])
 
 
 def check_output(output: Path) -> None:
     """Raises UsageError where there is something that no tuning wrote."""
     if output.exists() and not (output / RECORD).is_file():
         raise UsageError(f"{output} exists and is no tuned captioner. Give another `output`, or remove it.")
+
+
+def require_shared(work: Path, group: Group) -> None:
+    """Raises UsageError where not all devices have one folder of that name: they are on several machines."""
+    mark = work / group.first(lambda: f"shared-{secrets.token_hex(8)}")
+    if group.rank == 0:
+        mark.touch()
+    group.wait()
+    [blind] = group.totals([float(not mark.exists())])
+    if group.rank == 0:
+        mark.unlink()
+    if blind:
+        raise UsageError(
+            f"{work} is not one folder for all: {blind:g} of {group.size} devices do not see what the first one wrote. "
+            "Give an `output` on a file system that all machines of the cluster share."
+        )
+
+
+def require_alike(mine: Mapping[str, Json], group: Group) -> None:
+    """Raises Refused where this process has other data or another device than the first."""
+    first = group.first(lambda: mine)
+    if other := sorted(name for name in mine if first.get(name) != mine[name]):
+        raise Refused(
+            f"device {group.rank + 1} of {group.size} has another {', '.join(other)} than the first. All need the same "
+            "files, versions and kind of device."
+        )
 
 
 def read_record(output: Path) -> Mapping[str, Json]:
@@ -146,7 +176,7 @@ def meaning_of(recipe: TuningRecipe, data: TuningData, files: ModelFiles) -> dic
         "selection": data.selection,
         "styles": {name: style.model_dump(mode="json") for name, style in recipe.styles.items()},
         "held_out": recipe.held_out,
-        "train": recipe.train.model_dump(mode="json", exclude={"threads"}),
+        "train": recipe.train.model_dump(mode="json", exclude={"threads", "devices"}),
     }
 
 
@@ -162,6 +192,7 @@ def run(
     """Afterwards the output is there."""
     model = TunedModel(files, recipe.styles, device_for(Resources()), recipe.train.freeze_encoder)
     known = numerics_of(recipe, model.device, group)
+    require_alike({**meaning, **known}, group)
     identity = digest([dict(meaning), known])
     features = features_of(recipe, data, model, work / f"features-{identity[:16]}.npy", group)
     tuning = Tuning(model, data, features, recipe.train, work, identity, group)

@@ -10,8 +10,9 @@ from relabel.errors import BadSample, TooManyDeadLetters, UsageError
 from relabel.labelers.images import decode_image
 from relabel.reasons import Reason
 from relabel.shards.shard import Sample
-from relabel.shards.source import SourceConfig, open_source, pick, selection
+from relabel.shards.source import SourceConfig, pick, selection
 
+from .opening import open_source
 from .tuning_recipe import TunedStyle, TuningRecipe
 
 WHOLE = 1 << 64

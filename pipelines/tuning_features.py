@@ -41,7 +41,7 @@ def keep_features(model: TunedModel, examples: Sequence[Example], file: Path, gr
 
     Its space is taken beforehand: a mapped page for which there is none kills the process, without a word.
     """
-    if not file.is_file():
+    if not group.first(file.is_file):
         live, partial = LiveFeatures(model, examples), file.with_suffix(".partial.npy")
         if group.rank == 0:
             with torch.inference_mode():
@@ -50,12 +50,15 @@ def keep_features(model: TunedModel, examples: Sequence[Example], file: Path, gr
             with partial.open("r+b") as file_to_be:
                 os.posix_fallocate(file_to_be.fileno(), 0, partial.stat().st_size)
         group.wait()
-        kept = np.lib.format.open_memmap(partial, "r+")
-        with torch.inference_mode():
+        rows = np.lib.format.open_memmap(partial, "r")
+        # Written and not mapped: of a page that two machines have mapped, one would write over the other's rows.
+        with partial.open("r+b") as shared, torch.inference_mode():
             for start in range(group.rank * ROWS, len(examples), group.size * ROWS):
                 indices = range(start, min(start + ROWS, len(examples)))
-                kept[start : indices.stop] = live.of(indices).cpu().numpy()
-        kept.flush()
+                shared.seek(rows.offset + start * rows.strides[0])
+                shared.write(live.of(indices).cpu().numpy().tobytes())
+            shared.flush()
+            os.fsync(shared.fileno())
         group.wait()
         if group.rank == 0:
             partial.replace(file)

@@ -4,6 +4,7 @@ Nothing depends on when it was interrupted: order, styles and dropout are drawn 
 everything else.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 
 from relabel.digests import digest
-from relabel.errors import Refused
+from relabel.errors import DeviceFailed, Refused
 from relabel.metrics.caption_match import word_f1, words_of
 
 from .tuning_data import Order, TuningData
@@ -46,7 +47,7 @@ class Tuning:
         self.state = TuningState(weights, self.optimizer)
         texts = {text for each in data.training for text in each.captions.values()}
         self.longest = max(len(model.ids(text)) for text in texts) + MARGIN
-        if self.file.is_file():
+        if group.first(self.file.is_file):
             self.state.restore(self.file, identity)
 
     @property
@@ -55,12 +56,14 @@ class Tuning:
 
     def run(self, say: Say) -> TuningState:
         """Until the steps are done or looks stay without a better one."""
+        self.require_one_state()
         while not self.ended:
             first = self.state.step
             end = min(first + self.settings.evaluate_every, self.settings.steps)
             loss = self.train(first, end)
-            look = Look.from_json(self.group.shared(self.look(end, loss).to_json() if self.group.rank == 0 else None))
+            look = self.group.first(functools.partial(self.look, end, loss))
             require_numbers(look, self.file.parent)
+            self.require_one_state()
             self.state.note(look)
             if self.group.rank == 0:
                 self.state.save(self.file, self.identity)
@@ -80,22 +83,31 @@ class Tuning:
     def step(self, number: int) -> tuple[float, float]:
         """One step; returns the summed loss of the whole group and over how many tokens."""
         settings, weights = self.settings, self.state.weights
-        devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(digest(["step", settings.seed, number, self.group.rank])[:15], 16))
-            loss, count = self.loss(self.order.step(number)[self.group.rank :: self.group.size])
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-        sums = torch.tensor([float(loss.detach()), count], dtype=torch.float64)
-        gradients = [value.grad for value in weights.values() if value.grad is not None]
-        self.group.sum([sums, *gradients])
-        for gradient in gradients:
-            gradient.div_(float(sums[1]))
+        self.optimizer.zero_grad()
+        mine = self.backward(number)
+        reached = [float(value.grad is not None) for value in weights.values()]
+        loss, count, *reached = self.group.totals([*mine, *reached])
+        gradients = [gradient(value) for value, devices in zip(weights.values(), reached, strict=True) if devices]
+        self.group.sum(gradients)
+        for each in gradients:
+            each.div_(count)
         torch.nn.utils.clip_grad_norm_(list(weights.values()), settings.clip)
         for share in self.optimizer.param_groups:
             share["lr"] = settings.learning_rate * share_of_rate(settings, number)
         self.optimizer.step()
-        return float(sums[0]), float(sums[1])
+        return loss, count
+
+    def backward(self, number: int) -> tuple[float, float]:
+        """The gradients of this device's share of a step; none where the batch has too few samples for it."""
+        share = self.order.step(number)[self.group.rank :: self.group.size]
+        if not share:
+            return 0.0, 0.0
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(digest(["step", self.settings.seed, number, self.group.rank])[:15], 16))
+            loss, count = self.loss(share)
+            loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()), float(count)
 
     def loss(self, batch: Sequence[tuple[int, str]]) -> tuple[torch.Tensor, int]:
         features = self.features.of([index for index, _ in batch])
@@ -103,6 +115,14 @@ class Tuning:
         styles = [style for _, style in batch]
         tokens = self.model.tokens(styles, [self.data.training[index].captions[style] for index, style in batch])
         return self.model.loss(features, tokens), tokens.count
+
+    def require_one_state(self) -> None:
+        """Raises DeviceFailed where this device's weights are not, bit for bit, those of the first."""
+        if self.group.size > 1 and self.group.first(self.state.checksums) != self.state.checksums():
+            raise DeviceFailed(
+                f"at step {self.state.step} device {self.group.rank + 1} of {self.group.size} has other weights than "
+                f"the first: one of them computes wrongly. Run it again, without that device if it happens again."
+            )
 
     @torch.inference_mode()
     def look(self, step: int, training_loss: float) -> Look:
@@ -127,6 +147,13 @@ class Tuning:
                 pair = words_of(said), words_of(gold)
                 f1, exact = f1 + word_f1(*pair), exact + (pair[0] == pair[1])
         return Score(loss / tokens, f1 / len(rows), exact / len(rows), len(rows))
+
+
+def gradient(value: torch.nn.Parameter) -> torch.Tensor:
+    """Zeros where only other devices have one."""
+    if value.grad is None:
+        value.grad = torch.zeros_like(value)
+    return value.grad
 
 
 def share_of_rate(settings: Training, step: int) -> float:

@@ -7,7 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from relabel.labelers.styles import STYLE
 from relabel.shards.source import SourceConfig
 
-from .recipe import DeadLetters, Section
+from .recipe import DeadLetters
+from .section import Section
 
 JINJA = ("{{", "{%", "{#")
 """What begins something in a prompt of `caption`."""
@@ -62,6 +63,9 @@ class Training(Section):
     """So many looks in a row without a better one end the tuning."""
     threads: int = Field(default=1, ge=1)
     """Of the model on a CPU; part of what decides the last bits."""
+    devices: int | None = Field(default=None, ge=1)
+    """Processes that tune together, each with its share of a batch on a device of its own: a GPU where there is one,
+    else `threads` of the CPU. Default: every GPU of this machine, or of the cluster; one where there is none."""
     seed: int = Field(default=0, ge=0)
     """Of everything that is drawn: first weights, order, styles, dropout, the held-out share."""
 

@@ -86,6 +86,11 @@ class TuningState:
         if self.best_look is look:
             self.best = {name: value.detach().clone() for name, value in self.weights.items()}
 
+    def checksums(self) -> list[int]:
+        """Of the bits of every weight and its moments: the same for the same state."""
+        known = [[value, *self.optimizer.state.get(value, {}).values()] for value in self.weights.values()]
+        return [int(tensor.detach().view(torch.int32).sum(dtype=torch.int64)) for some in known for tensor in some]
+
     def save(self, file: Path, identity: str) -> None:
         tensors = {f"weights/{name}": value.detach() for name, value in self.weights.items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
@@ -112,8 +117,8 @@ class TuningState:
             raise Refused(f"{file} cannot be read ({error}). Remove {file.parent} to begin anew.") from error
         if noted.get("identity") != identity:
             raise UsageError(
-                f"{file.parent} holds another tuning (other data, model, styles, settings or versions). Give another "
-                "`output`, or remove that folder to begin anew."
+                f"{file.parent} holds another tuning (other data, model, styles, settings, devices or versions). Give "
+                "another `output`, or remove that folder to begin anew."
             )
         self.looks = [Look.from_json(fields) for fields in json.loads(noted["looks"])]
         self.best = part(tensors, "best")

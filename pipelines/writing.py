@@ -5,10 +5,10 @@ row groups are cut by row index, so the label shard's bytes do not depend on how
 Arrow, for they live for minutes: compressed ones cost more than half of what writing costs.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
-import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -31,9 +31,11 @@ from relabel.releases.stored import Stored, stored
 from relabel.releases.summaries import shard_summary
 from relabel.storage.objects import ObjectStore
 
+from .again import compare_again
 from .job import Job, Part
 from .kept_rows import letter_lines, with_attempts, with_kept_rows
 from .parts import Header, contents, from_ipc, rows_digest, to_ipc
+from .stages import WORK, Report, Stages, plus
 
 NUMERICS_KEY = b"relabel_numerics"
 ROW_COLUMNS = ("key", "sample_digest", "status", "reason")
@@ -64,18 +66,27 @@ class Event:
         return cls(Header.from_json(fields["header"]), part, receipt, fields["dead"])
 
 
-def write_parts(parts: pa.Table, job: Job) -> pa.Table:
-    """A block of labelled parts in, one event per part out."""
+def write_parts(parts: pa.Table, job: Job, stages: Stages) -> pa.Table:
+    """A block of labelled parts in, one event per part out; `stages` are the thread's."""
     store = job.open_store()
-    events = [write_part(job, store, parts.slice(row, 1)).to_json() for row in range(len(parts))]
+    events = [write_part(job, store, parts.slice(row, 1), stages).to_json() for row in range(len(parts))]
     return pa.table({"event": pa.array(events, pa.string())})
 
 
-def write_part(job: Job, store: ObjectStore, part: pa.Table) -> Event:
-    begun = time.perf_counter()
+def write_part(job: Job, store: ObjectStore, part: pa.Table, stages: Stages | None = None) -> Event:
+    stages = stages or Stages("writer", "idle")
+    with stages.in_("encode"):
+        event = written(job, store, part, stages)
+    event.header.usage.append(stages.take())
+    return event
+
+
+def written(job: Job, store: ObjectStore, part: pa.Table, stages: Stages) -> Event:
     header = Header.from_json(part["header"][0].as_py())
     event = Event(header)
-    if header.problem is not None and header.previous is not None:
+    if header.again is not None:
+        compare_again(job, store, header, part_labels(job, part))
+    elif header.problem is not None and header.previous is not None:
         event.receipt = from_json(Receipt, header.previous, "event")  # a replay takes no labels away
     elif header.problem is not None:
         event.receipt = finish_dead(job, store, header)
@@ -83,10 +94,9 @@ def write_part(job: Job, store: ObjectStore, part: pa.Table) -> Event:
         labels = part_labels(job, part)
         event.dead = pc.sum(pc.equal(labels["status"], str(Status.DEAD))).as_py() or 0
         if header.whole:
-            event.receipt = finish_shard(job, store, header, labels, [header.numerics])
+            event.receipt = finish_shard(job, store, header, labels, [header.numerics], stages)
         else:
-            event.part = put_part(job, store, header, labels)
-    header.seconds["write"] = round(time.perf_counter() - begun, 6)
+            event.part = put_part(job, store, header, labels, stages)
     return event
 
 
@@ -108,21 +118,30 @@ def job_schema(job: Job) -> pa.Schema:
     return label_schema([labeler.writes() for labeler in job.labelers], job.label_fingerprints)
 
 
-def put_part(job: Job, store: ObjectStore, header: Header, table: pa.Table) -> Part:
+def put_part(job: Job, store: ObjectStore, header: Header, table: pa.Table, stages: Stages | None = None) -> Part:
     metadata = {**(table.schema.metadata or {}), NUMERICS_KEY: canonical_json(header.numerics)}
     data = to_ipc(table.replace_schema_metadata(metadata).combine_chunks()).to_pybytes()
     folder = job.part_folder(header.token, header.generation, header.replay)
     path = f"{folder}/{header.start:010d}-{header.rows}-{sha256(data)[:32]}.arrow"
-    store.put(path, data)
+    with stages.in_("write") if stages else contextlib.nullcontext():
+        store.put(path, data)
     return Part(header.start, header.rows, path)
 
 
-def merge_shard(job: Job, end: Header, parts: Sequence[Part]) -> Receipt:
+def merge_and_tell(job: Job, end: Header, parts: Sequence[Part]) -> tuple[Receipt, list[Report]]:
+    """As `merge_shard`, and where the time of the task went."""
+    stages = Stages("writer", "encode")
+    told = len(end.usage)
+    receipt = merge_shard(job, end, parts, stages)
+    return receipt, [*end.usage[told:], stages.take()]
+
+
+def merge_shard(job: Job, end: Header, parts: Sequence[Part], stages: Stages | None = None) -> Receipt:
     """Joins a shard's parts, in row order, into its label shard; returns the receipt that counts.
 
     Parts are deleted only after a receipt: where one is gone, another run (or a killed run's last task) was faster.
     """
-    store = job.open_store()
+    store, stages = job.open_store(), stages or Stages("writer", "encode")
     try:
         tables = [read_part(store, part) for part in parts]
     except ObjectMissing:
@@ -139,9 +158,10 @@ def merge_shard(job: Job, end: Header, parts: Sequence[Part]) -> Receipt:
             "time). They were removed; run again."
         )
     numerics = [json.loads(table.schema.metadata[NUMERICS_KEY]) for table in tables]
-    receipt = finish_shard(job, store, end, whole, numerics)
-    for part in parts:
-        store.delete(part.path)
+    receipt = finish_shard(job, store, end, whole, numerics, stages)
+    with stages.in_("write"):
+        for part in parts:
+            store.delete(part.path)
     return receipt
 
 
@@ -153,7 +173,9 @@ def read_part(store: ObjectStore, part: Part) -> pa.Table:
     return from_ipc(pa.py_buffer(data))
 
 
-def finish_shard(job: Job, store: ObjectStore, end: Header, table: pa.Table, numerics: Sequence[Json]) -> Receipt:
+def finish_shard(
+    job: Job, store: ObjectStore, end: Header, table: pa.Table, numerics: Sequence[Json], stages: Stages
+) -> Receipt:
     """Writes the label shard and its dead letters under names of their own, then the receipt, first wins."""
     table = with_attempts(table)
     if end.previous is not None:
@@ -166,6 +188,10 @@ def finish_shard(job: Job, store: ObjectStore, end: Header, table: pa.Table, num
     data = encode_label_shard(labels.replace_schema_metadata(job_schema(job).metadata))
     dead = letter_lines(table)
     statuses = Counter(table["status"].to_pylist())
+    with stages.in_("write"):
+        stored_data = put(store, f"{name}.parquet", data)
+        stored_letters = put(store, f"{name}.dead.jsonl", dead) if dead else None
+    summary = shard_summary([labeler.writes() for labeler in job.labelers], labels)
     receipt = Receipt(
         **shard_fields(job, end, attempt),
         content_sha256=end.content_sha256,
@@ -178,12 +204,23 @@ def finish_shard(job: Job, store: ObjectStore, end: Header, table: pa.Table, num
         filtered=statuses[Status.FILTERED],
         reasons=dict(sorted(Counter(reason for reason in table["reason"].to_pylist() if reason).items())),
         keys_sha256=keys_digest(table["key"].to_pylist()),
-        data=put(store, f"{name}.parquet", data),
-        dead_letters=put(store, f"{name}.dead.jsonl", dead) if dead else None,
+        data=stored_data,
+        dead_letters=stored_letters,
         numerics=mix(numerics),
-        summary=shard_summary([labeler.writes() for labeler in job.labelers], labels),
+        summary=summary,
+        usage=usage_text(end, stages),
     )
-    return Receipts(store, job.fingerprint).finish(receipt)
+    with stages.in_("commit"):
+        return Receipts(store, job.fingerprint).finish(receipt)
+
+
+def usage_text(end: Header, stages: Stages) -> str:
+    """What work on a shard took so far, its waiting aside, for its receipt."""
+    end.usage.append(stages.take())
+    work: dict[str, tuple[float, float]] = {}
+    for report in end.usage:
+        work = plus(work, {stage: each for stage, each in report.seconds.items() if stage in WORK})
+    return canonical_json({stage: [round(each, 3) for each in pair] for stage, pair in work.items()}).decode()
 
 
 def finish_dead(job: Job, store: ObjectStore, end: Header) -> Receipt:
@@ -205,6 +242,7 @@ def finish_dead(job: Job, store: ObjectStore, end: Header) -> Receipt:
         data=None,
         dead_letters=None,
         numerics={},
+        usage=usage_text(end, Stages("writer", "commit")),
     )
     return Receipts(store, job.fingerprint).finish(receipt)
 

@@ -30,6 +30,12 @@ hypothesis.settings.register_profile("relabel", deadline=None, derandomize=True,
 hypothesis.settings.load_profile("relabel")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: one that comes last keeps one of the workers while the others are done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
@@ -115,3 +121,12 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from two_colours import save_segmenter
 
     return save_segmenter(tmp_path_factory.mktemp("segmenter"))
+
+
+@pytest.fixture(scope="session")
+def smollm2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2's real weights, made once of the package's file, then kept in pytest's cache."""
+    from pipelines.demo_text import language_model
+
+    cache = getattr(request.config, "cache", None)
+    return language_model((tmp_path_factory.mktemp("models") if cache is None else cache.mkdir("models")) / "smollm2")

@@ -14,11 +14,11 @@ FILES = sorted([*LIBRARY.rglob("*.py"), *PROGRAMS.rglob("*.py")])
 
 FLOORS = {
     "redaction": -1, "about": 0, "errors": 0, "reasons": 0, "digests": 1,
-    "languages": 2, "storage": 2, "shards": 3, "labels": 3, "labelers": 4, "releases": 4,
-    "metrics": 5, "readers": 5, "testing": 5, "relabel": 6,
+    "languages": 2, "storage": 2, "statistics": 2, "shards": 3, "labels": 3, "labelers": 4, "releases": 4,
+    "exports": 5, "metrics": 5, "refiners": 5, "selectors": 5, "readers": 5, "testing": 5, "relabel": 6,
 }  # fmt: skip
 HEAVY = {"ray", "torch", "transformers"}
-ROOMS_WITH_TORCH = {"labelers", "metrics", "readers"}
+ROOMS_WITH_TORCH = {"labelers", "metrics", "readers", "refiners"}
 
 
 def name_of(path: Path) -> str:
@@ -59,7 +59,7 @@ def upward(path: Path) -> list[str]:
         # Of where samples come from, what makes and keeps labels knows only the names of things.
         if (
             there == "shards"
-            and here in {"labelers", "metrics", "releases"}
+            and here in {"labelers", "metrics", "refiners", "releases", "selectors"}
             and not name.startswith("relabel.shards.shard.")
         ):
             allowed = False

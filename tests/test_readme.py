@@ -1,4 +1,5 @@
-"""Every code block of the README runs, in order, in one copy of the checkout in which the demo was run.
+"""Every code block of the README runs, in order, in one copy of the checkout in which the demo was run, then those of
+the page on training.
 
 `bash` and `python` blocks run as they stand, each in a process of its own; `yaml`, `json` and `text` blocks are not
 programs. A block is skipped only after the comment `<!-- not run: reason -->`, and only where each of its commands
@@ -17,6 +18,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.exports.small_releases import plant
+
+PAGES = ("README.md", "operators/relabel/readers/README.md")
 RUN = {"bash", "python"}
 SHOWN = {"yaml", "json", "text"}
 SKIPPABLE = re.compile(r"(make( [\w-]+)?|git clone .*|cd \S+|(\S+ -m )?pip install .*|)$")
@@ -27,6 +31,7 @@ COMMENT = re.compile(r"<!-- not run: (.+) -->")
 class Block:
     """One fenced block of the README."""
 
+    page: str
     line: int
     language: str
     text: str
@@ -34,14 +39,14 @@ class Block:
     """Why it is not run."""
 
 
-def blocks(markdown: str) -> Iterator[Block]:
+def blocks(markdown: str, page: str = "README.md") -> Iterator[Block]:
     lines = markdown.splitlines()
     position, reason = 0, None
     while position < len(lines):
         line = lines[position]
         if line.startswith("```"):
             end = lines.index("```", position + 1)
-            yield Block(position + 1, line[3:].strip(), "\n".join(lines[position + 1 : end]), reason)
+            yield Block(page, position + 1, line[3:].strip(), "\n".join(lines[position + 1 : end]), reason)
             position, reason = end, None
         elif line.strip():
             found = COMMENT.fullmatch(line.strip())
@@ -55,7 +60,7 @@ def commands(block: Block) -> list[str]:
 
 @pytest.fixture(scope="module")
 def readme_blocks(root: Path) -> list[Block]:
-    return list(blocks((root / "README.md").read_text()))
+    return [block for page in PAGES for block in blocks((root / page).read_text(), page)]
 
 
 @pytest.fixture
@@ -75,9 +80,9 @@ def check_runs(block: Block, checkout: Path) -> None:
     program = [sys.executable, "-c"] if block.language == "python" else ["bash", "-euo", "pipefail", "-c"]
     done = subprocess.run(
         [*program, block.text], cwd=checkout, env=environment(checkout), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=280, check=False,
+        capture_output=True, text=True, timeout=840, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, f"README.md:{block.line} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, f"{block.page}:{block.line} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
 def test_every_block_says_what_it_is(readme_blocks: list[Block]) -> None:
@@ -93,7 +98,7 @@ def test_only_installing_is_not_run(readme_blocks: list[Block]) -> None:
 def test_yaml_blocks_are_yaml(readme_blocks: list[Block]) -> None:
     for block in readme_blocks:
         if block.language == "yaml":
-            assert yaml.safe_load(block.text), f"README.md:{block.line}"
+            assert yaml.safe_load(block.text), f"{block.page}:{block.line}"
 
 
 def test_the_labeler_shown_is_the_plugin_repository(readme_blocks: list[Block], root: Path) -> None:
@@ -102,10 +107,11 @@ def test_the_labeler_shown_is_the_plugin_repository(readme_blocks: list[Block], 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_blocks_run_in_order(readme_blocks: list[Block], checkout: Path) -> None:
+@pytest.mark.timeout(1800)
+def test_blocks_run_in_order(readme_blocks: list[Block], checkout: Path, photos: list[tuple[bytes, int]]) -> None:
+    plant(checkout / "captions", photos)
     # What `make demo` does once everything is installed.
-    check_runs(Block(0, "bash", "python -m pipelines demo", None), checkout)
+    check_runs(Block("", 0, "bash", "python -m pipelines demo", None), checkout)
     for block in readme_blocks:
         if block.language in RUN and not block.reason:
             check_runs(block, checkout)
@@ -113,14 +119,14 @@ def test_blocks_run_in_order(readme_blocks: list[Block], checkout: Path) -> None
 
 def test_a_broken_block_is_found(checkout: Path) -> None:
     with pytest.raises(AssertionError, match=r"README\.md:7 failed"):
-        check_runs(Block(7, "bash", "true\nfalse\ntrue", None), checkout)
+        check_runs(Block("README.md", 7, "bash", "true\nfalse\ntrue", None), checkout)
     with pytest.raises(AssertionError, match="NameError"):
-        check_runs(Block(7, "python", "relabel.open('x')", None), checkout)
+        check_runs(Block("README.md", 7, "python", "relabel.open('x')", None), checkout)
 
 
 def test_blocks_are_read_as_markdown_shows_them() -> None:
     text = "# T\n<!-- not run: installs -->\n\n```bash\nmake demo\n```\nwords\n```python\nx = 1\n\ny = 2\n```\n"
     assert list(blocks(text)) == [
-        Block(4, "bash", "make demo", "installs"),
-        Block(8, "python", "x = 1\n\ny = 2", None),
+        Block("README.md", 4, "bash", "make demo", "installs"),
+        Block("README.md", 8, "python", "x = 1\n\ny = 2", None),
     ]

@@ -23,7 +23,7 @@ from relabel.releases.stored import stored
 from relabel.releases.versions import LabelIdentity
 from relabel.storage.opening import open_store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 READ = """
     import importlib.util, sys
@@ -114,7 +114,7 @@ def test_the_wheel_holds_every_module_and_recipe(wheel: Path, root: Path) -> Non
     expected = {f"relabel/{path.relative_to(library).as_posix()}" for path in library.rglob("*.py")}
     expected |= {f"relabel/pipelines/{path.relative_to(programs).as_posix()}" for path in programs.rglob("*.py")}
     expected |= {f"relabel/pipelines/{path.relative_to(programs).as_posix()}" for path in programs.rglob("*.yaml")}
-    assert held == expected | {"relabel/py.typed"}
+    assert held == expected | {"relabel/py.typed", "relabel/pipelines/report.html"}
 
 
 def test_the_wheel_alone_reads_a_release(bare_python: Path, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ RelabelError                     exit code 1
 │   ├── StoreCorrupt                stored bytes are not the bytes that were written
 │   └── Recalled                    the release was recalled, and its reader wants to fail then
 ├── TooManyDeadLetters           4  the error budget is spent
+├── OverBudget                   4  the money or the device time that a run may cost is spent
 ├── StoreConflict                5  another run got there first
+├── AwaitsApproval               6  what was made passed the gate and waits for people
 ├── StorageError                 1  the object store did not answer as it should
 │   ├── ObjectMissing
 │   ├── ObjectExists
@@ -77,6 +79,18 @@ class TooManyDeadLetters(RelabelError):
     exit_code = 4
 
 
+class OverBudget(RelabelError):
+    """A run has cost what it may cost; what is finished is kept."""
+
+    exit_code = 4
+
+
+class AwaitsApproval(RelabelError):
+    """What was made passed the gate and is published once people approve; the message says who and how."""
+
+    exit_code = 6
+
+
 class StoreConflict(RelabelError):
     """Another run owns the store or committed first."""
 
@@ -85,6 +99,10 @@ class StoreConflict(RelabelError):
 
 class StorageError(RelabelError):
     """The object store or file system did not answer as it should; trying again may help."""
+
+
+class StorageFull(StorageError):
+    """A disk or a quota has no room left."""
 
 
 class ObjectMissing(StorageError, LookupError):

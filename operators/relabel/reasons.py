@@ -15,9 +15,11 @@ class Reason(StrEnum):
     """The codes of dead letters and filtered rows."""
 
     WHERE = "where"
-    """Filtered: the recipe's `where` says no."""
+    """Filtered: the recipe's `where` or `share` says no."""
     WITHDRAWN = "withdrawn"
     """Filtered: the sample or its shard was withdrawn (see `releases.withdrawals`)."""
+    NO_LABEL = "no_label"
+    """Filtered: the release that is the source has no label for the sample."""
     MISSING_FIELD = "missing_field"
     """The sample lacks the field that the labeler needs."""
     EMPTY_FIELD = "empty_field"
@@ -61,5 +63,6 @@ class Reason(StrEnum):
     """Shard: well-formed but with what relabel does not read (sparse members, unknown columns)."""
 
 
-DEAD_REASONS = tuple(str(reason) for reason in Reason if reason not in (Reason.WHERE, Reason.WITHDRAWN))
+FILTERED_REASONS = (Reason.WHERE, Reason.WITHDRAWN, Reason.NO_LABEL)
+DEAD_REASONS = tuple(str(reason) for reason in Reason if reason not in FILTERED_REASONS)
 """Of samples and shards that could not be labelled."""

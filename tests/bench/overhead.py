@@ -102,7 +102,7 @@ def pipeline(source: str, store: Path) -> Iterator[int]:
     step = {"simulated": {"rate": 0, "log": "", "input_size": SIZE}}
     todo = plan(make_job(load(recipe(source, store, step, compute_batch=32, part_rows=PART_ROWS))))
     rows = 0
-    for receipt in label(todo, Tally(len(todo.todo)), {}, StopRequest()):
+    for receipt in label(todo, Tally(len(todo.todo)), StopRequest()):
         assert receipt.ok == PER_SHARD, receipt
         rows += receipt.rows
         yield rows

@@ -26,6 +26,7 @@ from relabel.testing.servers import seaweedfs
 
 REPEATS = 3
 KIB = 1024
+RAY_ALONE = "Ray alone: to the first row"
 RESUME = "resume, 1 % open: to the first sample"
 RESUME_THERE = "resume on a running Ray, 1 % open: to the first sample"
 FIRST_RUN = "first run: to the first sample"
@@ -173,19 +174,20 @@ def plan_done(place: Place) -> Cost:
 
 
 def publish_all(place: Place) -> Cost:
+    from pipelines.account import Account
+    from pipelines.outcome import draft, publish
     from pipelines.plan import plan
-    from pipelines.running import publish
 
     unpublish(place.store, 1)
     planned = plan(place.job())
     assert len(planned.done) == place.shards, len(planned.done)
-    return cost_of(lambda: publish(planned, dict(planned.done), {}))
+    return cost_of(lambda: publish(planned, dict(planned.done), Account(), draft))
 
 
 def publish_one(place: Place) -> Cost:
     """A release on top, in which one shard is no longer part of the source."""
+    from pipelines.outcome import draft
     from pipelines.plan import plan
-    from pipelines.running import draft
     from relabel.releases.commit import commit
 
     unpublish(place.store, 2)
@@ -229,6 +231,25 @@ def first_run(place: Place) -> Cost:
     return run_until_first_look(place, place.recipe(store=place.store + "-empty"))
 
 
+def ray_alone(place: Place) -> Cost:
+    """What no run over a local Ray can be below: a process that starts one and takes a row from one of its actors."""
+    import ray.data
+    from sessions import local_ray
+
+    before = memory("VmRSS")
+    with local_ray():
+        rows = ray.data.range(1).map_batches(Untouched, compute=ray.data.ActorPoolStrategy(size=1))
+        assert rows.take_all() == [{"id": 0}]
+        return Cost(time.monotonic() - process_start(), time.process_time(), memory("VmHWM") - before)
+
+
+class Untouched:
+    """An actor that hands on what it gets."""
+
+    def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
+        return rows
+
+
 def run_until_first_look(place: Place, recipe: dict[str, Any]) -> Cost:
     """From the start of the process to the first sample that is prepared; whoever started it ends it then."""
     from pipelines import run
@@ -252,6 +273,7 @@ STEPS: Mapping[str, Callable[[Place], Cost]] = {
     "plan, all done": plan_done,
     "open and read one shard": open_and_read,
     "verify quick": verify_quick,
+    RAY_ALONE: ray_alone,
     RESUME: resume,
     RESUME_THERE: resume,
     FIRST_RUN: first_run,

@@ -73,7 +73,9 @@ def plan_twice(stages: Stages, recipe: dict[str, Any], lock: Path) -> Any:
 
 def run_graph(stages: Stages, running: Any, job: Any, log: Path) -> None:
     """What `running.run` does with a plan."""
+    from pipelines.account import Account
     from pipelines.cluster import Session
+    from pipelines.outcome import draft, publish
     from pipelines.progress import Tally
     from pipelines.stopping import StopRequest
     from relabel.releases.doctor import require_commits
@@ -85,12 +87,12 @@ def run_graph(stages: Stages, running: Any, job: Any, log: Path) -> None:
     receipts = {}
     with Session(job.recipe.resources, len(job.labelers)).connected():
         stages.passed("start Ray")
-        for receipt in running.label(todo, Tally(len(todo.todo)), {}, StopRequest()):
+        for receipt in running.label(todo, Tally(len(todo.todo)), StopRequest()):
             receipts[receipt.token] = receipt
         ended = time.monotonic()
         report_actor(stages, log)
         stages.passed("last call to last receipt: write label shards, end the graph", ended)
-        outcome = running.publish(todo, receipts, {})
+        outcome = publish(todo, receipts, Account(), draft)
         assert outcome.published, outcome
         stages.passed("publish the release")
     stages.passed("stop Ray")

@@ -13,8 +13,7 @@ from relabel.releases.versions import Version, read_sequence
 from relabel.storage.opening import open_store
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_driver_that_slept_publishes_nothing(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, tmp_path / "log", call_seconds=0.25)
     for shard in range(4):

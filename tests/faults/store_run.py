@@ -10,14 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from pipelines.account import Account
 from pipelines.coverage import Coverage
 from pipelines.job import Job, ShardTask
 from pipelines.labelling import LabelStage
+from pipelines.outcome import Outcome, draft, publish
 from pipelines.plan import Plan, plan
 from pipelines.reading import read_parts
 from pipelines.recipe import Recipe
 from pipelines.replay import Replayed, keep_unpublished, plan_replay, publish_repaired, summary
-from pipelines.running import Outcome, publish
 from pipelines.writing import merge_shard, write_part
 from relabel import Batch, Fields, LabelContract, Labeler, Labels, Parameters, Prepared, scores
 from relabel.errors import BadSample, RelabelError
@@ -105,7 +106,7 @@ def run(job: StoreJob) -> Outcome:
         receipts |= {receipt.token: receipt for receipt in made}
         if len(made) > 1:
             Receipts(store, job.fingerprint).fold(made)
-    return publish(todo, receipts, {})
+    return publish(todo, receipts, Account(), draft)
 
 
 def replay(job: StoreJob, release: int | str | None = "latest", reason: str | None = None) -> Replayed:
@@ -118,7 +119,7 @@ def replay(job: StoreJob, release: int | str | None = "latest", reason: str | No
         if len(made) > 1:
             Receipts(job.open_store(), job.fingerprint).fold(made)
     finish = keep_unpublished if release is None else publish_repaired
-    return summary(finish(todo, receipts, {}))
+    return summary(finish(todo, receipts, Account()))
 
 
 def label(job: StoreJob, todo: Plan) -> Iterator[Receipt]:

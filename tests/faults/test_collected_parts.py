@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from store_run import StoreJob, label, labelled_parts, make_run, write_source
 
+from pipelines.account import Account
+from pipelines.outcome import draft, publish
 from pipelines.plan import Plan, plan
-from pipelines.running import publish
 from pipelines.writing import write_part
 from relabel.releases.collect import DEFAULT_GRACE_SECONDS, apply_plan, drop_plan, plan_collect
 from relabel.releases.stored import one_request_at_a_time
@@ -62,7 +63,7 @@ def planned_away(store: MemoryStore) -> str:
 
 def check_finishes(job: StoreJob, todo: Plan) -> None:
     receipts = {receipt.token: receipt for receipt in label(job, todo)}
-    release = publish(todo, receipts, {}).release
+    release = publish(todo, receipts, Account(), draft).release
     assert release is not None
     assert release.counts.samples == 3
     assert verify(job.open_store(), release.version, "full").problems == []

@@ -8,12 +8,13 @@ import pytest
 import store_run
 from store_run import PART_ROWS, Length, StoreJob, label, make_run, replay, run, write_source
 
+from pipelines.account import Account
 from pipelines.midway import Midway
 from pipelines.milestones import MilestonePublisher
+from pipelines.outcome import Outcome, draft, publish
 from pipelines.plan import plan
 from pipelines.recipe import Milestones
 from pipelines.replay import plan_replay, publish_repaired
-from pipelines.running import Outcome, draft, publish
 from relabel.errors import Refused
 from relabel.releases.commit import commit
 from relabel.releases.recalls import write_recall
@@ -51,7 +52,7 @@ def going(job: StoreJob, stop_after: int = 99) -> tuple[dict[str, Receipt], Midw
 
 
 def finish(job: StoreJob, receipts: Mapping[str, Receipt]) -> Outcome:
-    return publish(dataclasses.replace(plan(job), job=job), receipts, {})
+    return publish(dataclasses.replace(plan(job), job=job), receipts, Account(), draft)
 
 
 def test_milestones_are_partial_and_the_last_release_is_not(source: Path) -> None:
@@ -91,7 +92,7 @@ def test_another_meaning_does_not_replace_what_is_complete(source: Path, monkeyp
     store = MemoryStore()
     run(make_run(source, store, "old"))
     monkeypatch.setattr(Length, "version", 2)
-    job = make_run(source, store, "new", publish="30%")
+    job = make_run(source, store, "new", publish="30%", gate={"expect_change": "another version"})
     receipts, midway = going(job)
     assert len(midway.milestones.published) == 2
     assert Store(store).release().number == 1
@@ -137,7 +138,7 @@ def test_what_is_taken_back_of_a_run_at_work_it_does_not_publish_again(
     held = len(read_history(store))
     receipts |= {receipt.token: receipt for receipt in rest}
     with pytest.raises(Refused, match=message):
-        publish(todo, receipts, {})
+        publish(todo, receipts, Account(), draft)
     with pytest.raises(Refused, match=message):
         midway.milestones.publish(store, 2, lambda: draft(todo, receipts))
     assert len(read_history(store)) == held
@@ -196,8 +197,8 @@ def test_a_replay_on_what_was_completed_meanwhile_stays_complete(source: Path, m
     again = make_run(source, store, "replay")
     todo = plan_replay(again, "latest")
     replayed = dict(todo.done) | {receipt.token: receipt for receipt in label(again, todo)}
-    complete = publish(dataclasses.replace(plan(job), job=job), receipts, {}).release
-    release = publish_repaired(todo, replayed, {}).release
+    complete = publish(dataclasses.replace(plan(job), job=job), receipts, Account(), draft).release
+    release = publish_repaired(todo, replayed, Account()).release
     assert release is not None
     assert complete is not None
     assert (todo.parent.coverage < 1.0, complete.coverage, release.coverage) == (True, 1.0, 1.0)  # type: ignore[union-attr]

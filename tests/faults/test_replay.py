@@ -14,6 +14,7 @@ import pytest
 import store_run
 from store_run import PART_ROWS, Length, StoreJob, label, labelled_parts, make_run, replay, run, write_source
 
+from pipelines.account import Account
 from pipelines.dead_commands import open_records, release_records
 from pipelines.leasing import leased
 from pipelines.plan import plan
@@ -260,7 +261,7 @@ def test_parts_of_a_run_at_work_are_not_deleted(source: Path, monkeypatch: pytes
     release(store, owner.lease)
     with leased(job, make_plan, StopRequest()) as (todo, lease):
         assert (lease, len(todo.redone), list(todo.todo)) == (2, 1, [])
-        keep_unpublished(todo, {}, {})
+        keep_unpublished(todo, {}, Account())
     assert list(store.list("parts")) == []
 
 

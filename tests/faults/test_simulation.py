@@ -11,7 +11,9 @@ from relabel.releases.records import encode_records
 from relabel.releases.segments import Entry, SegmentRef
 from relabel.storage.objects import ObjectStore
 from relabel.testing import fuzz
+from relabel.testing.faults import BY_NAME
 from relabel.testing.simulation import simulate
+from relabel.testing.watch import Violation
 
 
 def test_many_seeds() -> None:
@@ -52,13 +54,12 @@ def overwrite(store: ObjectStore, path: str, data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("module", "name", "wrong", "first"),
     [
-        (segments, "write_segment", put_segment, 501),
         (commit, "settle", trust_the_answer, 9),
         (commit, "settle", overwrite, 9),
         (commit, "refuse_conflict", lambda change, held, run_id: None, 42),
-        (commit, "refuse_fenced", lambda draft, entry: None, 302),
+        (commit, "refuse_fenced", lambda draft, entry: None, 333),
     ],
-    ids=["segment put", "conflict trusted", "version overwritten", "conflicts ignored", "fences ignored"],
+    ids=["conflict trusted", "version overwritten", "conflicts ignored", "fences ignored"],
 )
 def test_a_broken_program_is_caught(
     monkeypatch: pytest.MonkeyPatch, module: object, name: str, wrong: object, first: int
@@ -67,6 +68,15 @@ def test_a_broken_program_is_caught(
     failures = fuzz.play(range(first, first + 1))[2]
     assert failures
     assert "versions" in failures[0][1] or "version" in failures[0][1] or "release" in failures[0][1]
+
+
+def test_a_segment_that_is_written_over_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a torn write shows it, which is rare among all faults."""
+    faults = (BY_NAME["crash before"], BY_NAME["torn write"])
+    simulate(174, faults)
+    monkeypatch.setattr(segments, "write_segment", put_segment)
+    with pytest.raises(Violation, match="segments/.* was changed, and a visible release reaches it"):
+        simulate(174, faults)
 
 
 def test_a_failure_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,7 @@ def test_a_request_fails_on_its_way(proxy: Proxy, s3_root: str, fault: WireFault
     publish(through(proxy, f"{s3_root}/undisturbed"), "undisturbed")
     count = len(proxy.seen)
     assert count > 10
-    for at in range(WIRE_FAULTS.index(fault), count, 11):
+    for at in range(WIRE_FAULTS.index(fault), count, 17):
         url = f"{s3_root}/{at}"
         proxy.arm(fault, at)
         # The client asks again by itself: one failure is never the end of a run.

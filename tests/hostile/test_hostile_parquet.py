@@ -73,7 +73,7 @@ def test_sizes_that_lie_in_the_footer_do_not_help(tmp_path: Path, monkeypatch: p
 
 
 def test_run_lengths_of_rows_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relabel.shards.parquet.MAX_KEYS_BYTES", 100_000)
+    monkeypatch.setattr("relabel.shards.naming.MAX_KEYS_BYTES", 100_000)
     path = tmp_path / "rows.parquet"
     path.write_bytes(encode({"image": pa.nulls(100_000, pa.binary())}))
     assert path.stat().st_size < 2000

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from relabel.errors import UsageError
-from relabel.labelers.engines.answers import Answer, trie_of, uniforms
+from relabel.labelers.engines.answers import Answer, uniforms
 from relabel.labelers.engines.choosing import Chooser, draw, nucleus, penalised
 from relabel.labelers.engines.protocol import Decoding, Request
+from relabel.labelers.engines.tries import choices_of
 
 LOGITS = [1.0, 0.2, -0.5, 2.0, -3.0, 0.0]
 SEEDS = 6000
@@ -103,15 +104,19 @@ class Letters:
         return "".join(chr(ord("a") + each - 1) for each in ids)
 
 
+def asked(choices: tuple[str, ...], max_tokens: int = 5, most: int = 1) -> Request:
+    return Request(prompt="", decoding=Decoding(max_tokens=max_tokens), choices=choices, most=most)
+
+
 def test_choices_that_cannot_be_given_are_refused() -> None:
     ends = frozenset({0})
     for choices, most in ((("",), 5), (("abcdef",), 5), ((), 5)):
         with pytest.raises(UsageError, match="expected"):
-            trie_of(choices, Letters(), ends, most)
+            choices_of(asked(choices, most), Letters(), ends)
     with pytest.raises(UsageError, match="same tokens"):
-        trie_of(("ab", "ab"), Letters(), ends, 5)
+        choices_of(asked(("ab", "ab")), Letters(), ends)
     with pytest.raises(UsageError, match="no end token"):
-        trie_of(("ab", "abc"), Letters(), frozenset(), 5)
+        choices_of(asked(("ab", "abc")), Letters(), frozenset())
 
 
 def test_mixed_rows_are_chosen_each_by_its_own_decoding() -> None:
@@ -122,7 +127,7 @@ def test_mixed_rows_are_chosen_each_by_its_own_decoding() -> None:
         Answer(Request(prompt="", decoding=decoding, choices=None), (3,), Letters(), frozenset({0}), None)
         for decoding in decodings
     ]
-    chosen_among = trie_of(("a", "b"), Letters(), frozenset({0}), 5)
+    chosen_among = choices_of(asked(("a", "b")), Letters(), frozenset({0}))
     answers.append(Answer(Request(prompt="", decoding=Decoding()), (3,), Letters(), frozenset({0}), chosen_among))
     chooser = Chooser(answers, 4, 5, 0, torch.device("cpu"))
     left = chooser(torch.zeros((4, 1), dtype=torch.int64), logits)

@@ -121,6 +121,13 @@ def test_what_a_server_refuses_is_not_asked_again(serve: Serve, said: str, reaso
     assert engine.spent()["attempts"] == 1
 
 
+def test_a_proxy_that_asks_for_a_password_is_nobodys_dead_letter(serve: Serve) -> None:
+    server = serve(words={"word": "407 Proxy Authentication Required"})
+    [refused], _ = asked(server.url, [ask("word")])
+    assert isinstance(refused, AccessDenied)
+    assert "HTTPS_PROXY" in str(refused)
+
+
 def test_a_key_is_sent_and_never_said(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INNOCENT_NAME", "pl4nted-endpoint-k3y")
     server = serve(key="pl4nted-endpoint-k3y")

@@ -8,7 +8,7 @@ import pytest
 from relabel.errors import UsageError
 from relabel.labels.class_map import ClassMap
 from relabel.labels.contract import LabelContract
-from relabel.labels.kinds import classes, scores, text
+from relabel.labels.kinds import classes, embedding, scores, text
 from relabel.labels.shard_file import contracts_of, decode_label_shard, encode_label_shard, label_columns, label_schema
 
 
@@ -60,3 +60,11 @@ def test_they_are_written_and_read_back() -> None:
     assert again.to_pylist() == table.to_pylist()
     assert contracts_of(again.schema) == {contract.name: contract for contract in contracts}
     assert [field.name for field in fields] == list(columns)
+
+
+def test_an_embedding_is_one_vector() -> None:
+    contract = embedding("said", 384, "<f2")
+    assert contract.kind == "embedding"
+    assert (contract.column("vector").shape, contract.column("vector").axes) == ((384,), ("feature",))
+    with pytest.raises(UsageError, match="at least one feature"):
+        embedding("said", 0)

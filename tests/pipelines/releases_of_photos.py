@@ -32,7 +32,7 @@ def photo_recipe(shards: Path, store: str, **sections: Any) -> dict[str, Any]:
     }
 
 
-def open_release(store: str, **options: Any) -> Release:
+def open_release(store: str, **options: Any) -> relabel.Release:
     return relabel.open(store, **options).release()
 
 

@@ -17,7 +17,7 @@ from pipelines.command_line import main
 from pipelines.replay import replay
 from relabel.errors import TooManyDeadLetters
 
-pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.usefixtures("ray_cluster")]
 
 SHARDS, ROWS = 16, 6
 

@@ -76,6 +76,6 @@ def test_progress_tells_the_cost_rounded_up_to_the_cent() -> None:
     tally = Tally(1)
     tally.first_event = 0.0
     assert cost_of(tally) == ""
-    tally.spent = {"short": {"requests": 3, "cost": "1.001"}, "long": {"cost": "2"}, "free": {"cost": "0"}}
+    tally.account.spent = {"short": {"requests": 3, "cost": "1.001"}, "long": {"cost": "2"}, "free": {"cost": "0"}}
     assert "cost 3.01" in describe(tally)
     assert tally.to_json()["spent"]["long"] == {"cost": "2"}

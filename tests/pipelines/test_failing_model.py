@@ -20,7 +20,7 @@ def test_weights_that_are_not_those_of_the_plan_end_the_run(recipe: Callable[...
     job.labelers[0].facts["weights"] = "0" * 64
     todo = plan(job)
     with pytest.raises(RelabelError):
-        list(label(todo, Tally(len(todo.todo)), {}, StopRequest()))
+        list(label(todo, Tally(len(todo.todo)), StopRequest()))
     # Readers were cancelled, of new processes in the middle of importing torch, which can then never be imported there.
     outcome = run(recipe())
     assert outcome.release is not None

@@ -14,11 +14,14 @@ from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 from small_disk import SmallDisk, mount_small_disk
 
 from pipelines import run
-from pipelines.running import ray_errors
+from pipelines.leasing import IfBusy
+from pipelines.ray_errors import ray_errors
 from relabel.errors import RelabelError, StorageError
 from relabel.storage.opening import open_store
 
 Make = Callable[..., dict[str, Any]]
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture
@@ -37,13 +40,13 @@ def command(recipe: dict[str, Any], folder: Path, root: Path, **variables: str) 
     return subprocess.run(
         [sys.executable, "-m", "pipelines", "run", str(path)],
         cwd=root, env={**os.environ, "PYTHONPATH": paths, **variables},
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=800, check=False,
     )  # fmt: skip
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_store_that_gets_full_while_workers_write(recipe: Make, disk: SmallDisk, root: Path, tmp_path: Path) -> None:
-    here = recipe(store=str(disk.folder / "store"))
+    here = recipe(store=str(disk.folder / "store"), resources={"actors": 1, "lease_seconds": 6})
     disk.leave_bytes(12)
     ended = command(here, tmp_path, root)
     assert ended.returncode == 1, ended.stderr
@@ -52,7 +55,8 @@ def test_a_store_that_gets_full_while_workers_write(recipe: Make, disk: SmallDis
     assert "Free some space and run again" in ended.stderr
     assert list(open_store(str(disk.folder / "store")).list("versions")) == []
     disk.make_room()
-    again, undisturbed = run(here).release, run(recipe(store=str(tmp_path / "undisturbed"))).release
+    again = run(here, if_busy=IfBusy.WAIT).release  # the word that the first one has ended may have found no room
+    undisturbed = run(recipe(store=str(tmp_path / "undisturbed"))).release
     assert again is not None
     assert undisturbed is not None
     assert again.content_digest == undisturbed.content_digest

@@ -22,6 +22,8 @@ from relabel.storage.opening import open_store
 
 Make = Callable[..., dict[str, Any]]
 
+pytestmark = pytest.mark.slow
+
 
 def start(recipe: Path, root: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "operators"), str(root)])}
@@ -41,7 +43,7 @@ def finished(recipe: Path, root: Path, by: str) -> dict[str, Any]:
     if by == "python":
         return dict(run(recipe, if_busy=IfBusy.WAIT).to_json())
     process = start(recipe, root, "--if-busy", "wait")
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=800)
     assert process.returncode == 0, err
     result: dict[str, Any] = json.loads(out)
     return result
@@ -78,8 +80,8 @@ def objects_below(folder: Path) -> int:
     ("how", "after", "by"),
     [
         (signal.SIGKILL, "parts", "command"),
-        (signal.SIGKILL, "receipts", "python"),
-        (signal.SIGINT, "receipts", "python"),
+        pytest.param(signal.SIGKILL, "receipts", "python", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, "receipts", "python", marks=pytest.mark.long),
         (signal.SIGTERM, "receipts", "python"),
     ],
 )

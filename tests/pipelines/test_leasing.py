@@ -170,7 +170,7 @@ def text_recipe(tmp_path: Path, **sections: Any) -> Path:
 
 @pytest.mark.usefixtures("forget_plugins")
 def test_a_run_waits_refuses_or_takes_over(
-    tmp_path: Path, store: ObjectStore, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, store: ObjectStore, capfd: pytest.CaptureFixture[str]
 ) -> None:
     job = make_job(load(text_recipe(tmp_path)))
     first = acquire(store, "first", seconds=60.0).lease
@@ -181,7 +181,7 @@ def test_a_run_waits_refuses_or_takes_over(
     timer.start()
     second = obtain(store, job, Partition(), IfBusy.WAIT)
     timer.join()
-    assert json.loads(capsys.readouterr().err.splitlines()[0])["for"][0]["run_id"] == "first"
+    assert json.loads(capfd.readouterr().err.splitlines()[0])["for"][0]["run_id"] == "first"
     assert (second.taken_over, second.lease.seconds) == ((), 3.0)
     with pytest.raises(StoreBusy, match="is held by"):
         obtain(store, job, Partition(), IfBusy.REFUSE)

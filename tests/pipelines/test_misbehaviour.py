@@ -11,7 +11,7 @@ from pipelines import run
 from relabel.errors import DeviceFull
 from relabel.labelers import registry
 
-pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.usefixtures("ray_cluster")]
 
 PART_ROWS = 8
 

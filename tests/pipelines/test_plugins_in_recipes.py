@@ -131,7 +131,7 @@ def test_an_installed_plugin_needs_no_word_in_the_recipe(recipe: Path, root: Pat
     ):
         done = subprocess.run(
             [sys.executable, *arguments], cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            capture_output=True, text=True, timeout=280, check=False,
+            capture_output=True, text=True, timeout=840, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-4000:]
     assert relabel.open(str(tmp_path / "labels")).release().counts.ok == 26
@@ -143,7 +143,7 @@ def test_nodes_that_do_not_know_the_plugin_run_the_same_class(recipe: Path, root
     paths = os.pathsep.join([str(root / "operators"), str(root)])
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("two_nodes.py")), str(recipe)],
-        cwd=root, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=280, check=False,
+        cwd=root, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=840, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout.splitlines()[-1])

@@ -75,10 +75,13 @@ def test_a_label_is_read_by_the_name_that_the_recipe_gives_it(recipe: Make) -> N
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        (["retell"], "'retell' reads the label 'tell', which no step before it writes; before it are: none"),
+        (
+            ["retell"],
+            "'tell', which neither a step before it writes nor the source has; there are: none",
+        ),
         (["retell", "tell"], "Put the step that writes it first"),
-        (["tell", {"retell": {"label": "told"}}], "reads the label 'told', .*; before it are: tell"),
-        ([{"retell": {"label": "retell"}}], "before it are: none"),
+        (["tell", {"retell": {"label": "told"}}], "reads the label 'told', .*; there are: tell"),
+        ([{"retell": {"label": "retell"}}], "there are: none"),
     ],
 )
 def test_a_label_that_no_earlier_step_writes_is_refused(recipe: Make, steps: list[Any], message: str) -> None:

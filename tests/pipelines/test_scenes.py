@@ -113,6 +113,11 @@ def test_the_two_sides_share_things_but_no_pair(maker: SceneMaker) -> None:
     assert side_of_pair("a red ball", "a blue box") == side_of_pair("a blue box", "a red ball")
 
 
+def test_cut_outs_of_too_few_names_are_refused(maker: SceneMaker) -> None:
+    with pytest.raises(UsageError, match="more names: of 2"):
+        SceneMaker([stamp for stamp in maker.stamps if "red" in stamp.caption], maker.photos)
+
+
 def test_alt_texts_are_poor_in_every_way(maker: SceneMaker) -> None:
     scenes = [maker.scene("held-out", index) for index in range(150)]
     kinds = {scene.alt_kind for scene in scenes}

@@ -12,9 +12,9 @@ from two_colours import png
 from pipelines import run
 from pipelines.command_line import main
 from pipelines.loading import load
+from pipelines.outcome import Outcome
 from pipelines.plan import make_job
 from pipelines.replay import replay
-from pipelines.running import Outcome
 from relabel.labels.summary import add_up, summarise
 from relabel.reasons import Reason
 from relabel.releases.verify import verify

@@ -48,7 +48,7 @@ def test_the_command_needs_no_ray_and_writes_only_the_picture(recipe: Make, root
     file = write_recipe(tmp_path / "maps.yaml", recipe(name="maps"))
     done = subprocess.run(
         [sys.executable, "-c", PROBE, "try", str(file), "--limit", "4", "--json"], cwd=tmp_path, capture_output=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "operators"), str(root)])}, text=True, timeout=240,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "operators"), str(root)])}, text=True, timeout=800,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

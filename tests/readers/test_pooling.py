@@ -1,19 +1,18 @@
 """Pooling: a crop's soft label, by both readings, against dense references and known scenes."""
 
 import math
-from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relabel.errors import UsageError
 from relabel.labels.label_map import LabelMap, encode
-from relabel.readers.pooling import Box, pool
+from relabel.readers.overlaps import AXES, AXIS
+from relabel.readers.pooling import MODES, Box, Mode, label_pooling, pool, pool_exactly, stack_maps
 
-Mode = Literal["prob", "logit"]
-MODES: tuple[Mode, ...] = ("prob", "logit")
 LEFT, RIGHT = (0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 1.0, 1.0)
 A, B = 3, 7
 
@@ -70,6 +69,75 @@ def test_a_half_image_is_read_right_and_a_transposed_one_is_not(
 def test_a_mirrored_box_reads_the_mirrored_map(seed: int, box: Box, mode: Mode) -> None:
     label_map = random_map(seed)
     assert np.allclose(pool(label_map, box, mode), pool(mirrored(label_map), box, mode, flip=True), atol=1e-6)
+
+
+def test_the_mirror_image_is_read_alike_to_the_last_digits() -> None:
+    """Also boxes that end where cells and samples do, which rounding moves to one side or the other."""
+    ends = [(one / 15, (one + side) / 15) for one in range(15) for side in range(1, 16 - one)]
+    for mode in MODES:
+        for x1, x2 in [*ends, (1 / 3, 0.9), (0.1, 0.7), (0.123456, 0.654321)]:
+            label_map, box = random_map(3), (0.1, x1, 0.7, x2)
+            there = pool_exactly(label_map, box, mode)
+            back = pool_exactly(mirrored(label_map), (0.1, 1 - x2, 0.7, 1 - x1), mode)
+            assert np.abs(there - back).max() < 1e-9
+            assert np.abs(there - pool_exactly(mirrored(label_map), box, mode, flip=True)).max() < 1e-9
+
+
+@given(
+    st.lists(st.tuples(boxes, st.booleans()), min_size=1, max_size=6), st.sampled_from(MODES), st.sampled_from([4, 30])
+)
+def test_a_batch_is_pooled_as_its_maps_are_one_by_one(crops: list[tuple[Box, bool]], mode: Mode, top_k: int) -> None:
+    maps = [random_map(seed, top_k) for seed in range(len(crops))]
+    flips = [flip for _, flip in crops]
+    single = [pool(label_map, box, mode, flip) for label_map, (box, flip) in zip(maps, crops, strict=True)]
+    batch = label_pooling(maps, [box for box, _ in crops], mode, flips)
+    assert batch.dtype == np.float32
+    assert np.abs(batch - single).max() < 1e-6
+    tensors = label_pooling(stack_maps(maps).tensors(), torch.tensor([box for box, _ in crops]), mode, flips)
+    assert tensors.dtype == torch.float32
+    assert np.abs(tensors.numpy() - single).max() < 2e-6  # the boxes are float32
+
+
+@given(st.floats(0, 0.999), st.floats(1e-6, 1), st.integers(1, 19), st.sampled_from(MODES))
+def test_one_interval_is_weighed_as_many_are(low: float, side: float, cells: int, mode: Mode) -> None:
+    high = min(1.0, low + side)
+    first, weights = AXIS[mode](low, high, cells)
+    [expected] = AXES[mode](np.array([low]), np.array([high]), cells)
+    dense = np.zeros(cells)
+    dense[first : first + len(weights)] = weights
+    assert np.abs(dense - expected).max() < 1e-9
+    assert sum(weights) == pytest.approx(1, abs=1e-9)
+
+
+def test_maps_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(UsageError, match="one shape"):
+        label_pooling([random_map(1), halves()], [LEFT, LEFT])
+    with pytest.raises(UsageError, match="no maps"):
+        stack_maps([])
+    with pytest.raises(UsageError, match=r"boxes of shape \[2, 4\], got \[1, 4\]"):
+        label_pooling([random_map(1), random_map(2)], [LEFT])
+    with pytest.raises(UsageError, match=r"`flip` of shape \[1\]"):
+        label_pooling([random_map(1)], [LEFT], flip=[True, False])
+    with pytest.raises(UsageError, match="0 <= y1"):
+        label_pooling([random_map(1), random_map(2)], [LEFT, (0.2, 0.2, 0.1, 1)])
+
+
+def test_stacked_maps_go_where_tensors_go() -> None:
+    stacked = stack_maps([random_map(1), random_map(2)])
+    moved = stacked.to("cpu")
+    assert len(moved) == 2
+    assert moved.ids.dtype == torch.uint16
+    assert np.array_equal(label_pooling(moved, [LEFT, RIGHT]).numpy(), label_pooling(stacked.tensors(), [LEFT, RIGHT]))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_pools_as_the_cpu_does() -> None:
+    maps, crops = [random_map(seed) for seed in range(8)], [LEFT, RIGHT] * 4
+    for mode in MODES:
+        found = label_pooling(stack_maps(maps).to("cuda"), crops, mode)
+        assert found.device.type == "cuda"
+        assert np.abs(found.cpu().numpy() - label_pooling(maps, crops, mode)).max() < 1e-6
 
 
 def test_flip_swaps_the_halves() -> None:

@@ -205,11 +205,11 @@ def test_a_newer_format_is_not_collected_for(store: MemoryStore) -> None:
 
 
 class Collected(OperatedStore):
-    """Before each operation of a job somebody collects, with no grace at all, what is no segment."""
+    """Before each operation of a job somebody collects, with no grace at all, what is neither segment nor card."""
 
     def operate(self, operation: Operation) -> object:
         for path in unreachable(self.inner):
-            if not path.startswith("segments/"):
+            if not path.startswith(("segments/", "cards/")):
                 self.inner.delete(path)
         return super().operate(operation)
 

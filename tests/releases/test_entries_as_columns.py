@@ -31,8 +31,8 @@ def plain_cell(value: object) -> object:
 
 
 def encode_plainly(receipts: list[Receipt]) -> bytes:
-    """Cell by cell, as Arrow makes columns of Python's own values; no record has a summary."""
-    types = {name: declared for name, declared in fields_of(Receipt).items() if name != "summary"}
+    """Cell by cell, as Arrow makes columns of Python's own values; no record has a summary or a usage."""
+    types = {name: declared for name, declared in fields_of(Receipt).items() if name not in ("summary", "usage")}
     schema = pa.schema([(name, records.arrow_type(declared)) for name, declared in types.items()])
     rows = [{name: plain_cell(getattr(receipt, name)) for name in types} for receipt in receipts]
     sink = io.BytesIO()

@@ -4,6 +4,7 @@ Where the engine is reproducible, a sample's label depends on the sample alone: 
 """
 
 import asyncio
+import contextlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,15 +66,15 @@ class EngineLabeler(Labeler[P]):
         return {"parameters": {**parameters, "engine": self.engine_config.identity()}, **self.facts, "engine": engine}
 
     def load(self, device: str) -> None:
-        self.loop = Loop()
         self.engine = self.engine_config.open(
             self.facts["engine"], device, compute_batch=self.compute_batch, threads=self.threads
         )
+        self.loop = Loop()  # last: whoever cannot be opened leaves no thread behind
 
     def close(self) -> None:
         """Lets go of the engine; it may be loaded again."""
-        self.loop.run(self.engine.close())
-        self.loop.close()
+        with contextlib.closing(self.loop):
+            self.loop.run(self.engine.close())
 
     def numerics(self) -> dict[str, Json]:
         return self.engine.numerics()

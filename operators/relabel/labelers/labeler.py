@@ -19,6 +19,7 @@ from ..errors import BadSample, Refused
 from ..labels.contract import Column, LabelContract
 from ..reasons import Reason
 from ..shards.shard import Value
+from ..statistics.statistic import Statistic
 from .provenance import source_of
 
 Fields = Mapping[str, Value]
@@ -85,8 +86,12 @@ class Labeler(ABC, Generic[P]):
         """What `inspect` found out; set by whoever built the labeler."""
         self.inputs: dict[str, LabelContract] = {}
         """The contracts of the labels that it `reads`; set by whoever built the labeler."""
+        self.input_names: dict[str, tuple[str, ...]] = {}
+        """And the names of their classes, where they have classes with names."""
         self.read_fingerprints: dict[str, str] = {}
         """And their fingerprints."""
+        self.finished: tuple[dict[str, Json], ...] = ()
+        """Results of the statistics that `statistic` asked for, in order; set by whoever built the labeler."""
         self.compute_batch = 8
         """Rows of one call of the network, always exactly so many; set before `load`, part of the numerics."""
         self.threads = 1
@@ -106,6 +111,16 @@ class Labeler(ABC, Generic[P]):
         """Facts that need the weights at hand (digest, classes, map size); may be slow, is cached by the lock file."""
         return {}
 
+    def statistic(self) -> Statistic | None:
+        """The next statistic over all rows that is needed before `__call__`, from `parameters`, `facts`, `inputs` and
+        the results in `finished`; None: there is nothing more to know. Its results are part of the fingerprint.
+        """
+        return None
+
+    def warnings(self) -> Sequence[str]:
+        """What a person should know before these labels are used, as far as `facts` and `finished` tell."""
+        return ()
+
     def identity(self) -> dict[str, Json]:
         """All that was chosen and can change a label, from `parameters` and `facts` alone, without weights."""
         return {"parameters": self.parameters.model_dump(mode="json"), **self.facts}
@@ -121,6 +136,7 @@ class Labeler(ABC, Generic[P]):
             "identity": self.identity(),
             "contract": self.writes().model_dump(mode="json", exclude_none=True),
             **({"reads": self.read_fingerprints} if self.read_fingerprints else {}),
+            **({"statistics": [digest(result) for result in self.finished]} if self.finished else {}),
         }
         return digest(meaning if self.source is None else {**meaning, "source": self.source["digest"]})
 

@@ -19,11 +19,12 @@ from ..errors import Refused, UsageError
 from ..labels.class_map import ClassMap, from_id2label
 from .checkpoints import Checkpoint
 
-Task = Literal["ImageClassification", "SemanticSegmentation", "ImageTextEncoding"]
+Task = Literal["ImageClassification", "SemanticSegmentation", "ImageTextEncoding", "TextEncoding"]
 MAKERS: dict[Task, tuple[str, str]] = {
     "ImageClassification": ("AutoModelForImageClassification", "image classifier"),
     "SemanticSegmentation": ("AutoModelForSemanticSegmentation", "image segmenter"),
     "ImageTextEncoding": ("AutoModel", "image-text encoder"),
+    "TextEncoding": ("AutoModel", "text encoder"),
 }
 """What opens a network of that task, and what such a network is called."""
 VOLATILE = ("_name_or_path", "architectures", "dtype", "id2label", "label2id", "torch_dtype", "transformers_version")

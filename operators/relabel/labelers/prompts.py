@@ -36,6 +36,8 @@ LOOK_ALIKES = str.maketrans(
 HEADINGS = re.compile(r"#{2,}")
 ROLES = re.compile(r"\b(system|user|assistant|human|model|developer|tool|instruction|response)\s*:", re.IGNORECASE)
 """What turns are called in prompts that are plain text."""
+CUES = re.compile(r"^[ \t]*(\w[\w ]{0,40}?)\s*:", re.MULTILINE)
+"""The words before the first colon of a line."""
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 """Unicode categories of what nobody sees: controls, overrides of direction, surrogates, private characters."""
 JOINERS = "\u200c\u200d\u200e\u200f"
@@ -51,16 +53,31 @@ def as_data(text: str, max_chars: int) -> str:
     brackets, bars and quotes with which a prompt could be left, headings, and the colon after a role's name
     (`system:`) are replaced by characters that mean nothing to a chat template.
     """
-    folded = unicodedata.normalize("NFKC", text[: 8 * max_chars])
-    seen = "".join(" " if is_hidden(character) else character for character in folded)
-    shown = STRAY_JOINERS.sub("", seen)
-    plain = HEADINGS.sub("#", ROLES.sub(r"\1 -", shown.translate(LOOK_ALIKES)))
-    line = " ".join(plain.split())
+    line = as_line(text[: 8 * max_chars])
     if len(line) <= max_chars:
         return line
     cut = line[: max_chars - 1]
     ends_a_word = line[max_chars - 1] == " "
     return (cut if ends_a_word else cut.rpartition(" ")[0] or cut).rstrip() + ELLIPSIS
+
+
+def as_line(text: str) -> str:
+    """As `as_data`, of any length."""
+    folded = unicodedata.normalize("NFKC", text)
+    seen = "".join(" " if is_hidden(character) else character for character in folded)
+    shown = STRAY_JOINERS.sub("", seen)
+    plain = HEADINGS.sub("#", ROLES.sub(r"\1 -", shown.translate(LOOK_ALIKES)))
+    return " ".join(plain.split())
+
+
+def cues_of(fixed: Iterable[str]) -> re.Pattern[str] | None:
+    """What finds a prompt's own cues (a line's beginning before a colon, `Topic:`) in a text; None where it has none.
+
+    A text that holds them could pretend to be the next example; with a dash for the colon it cannot.
+    """
+    found = {" ".join(cue.split()) for piece in fixed for cue in CUES.findall(piece)}
+    words = "|".join(map(re.escape, sorted(found, key=lambda cue: (-len(cue), cue))))
+    return re.compile(rf"\b({words})\s*:", re.IGNORECASE) if found else None
 
 
 def is_hidden(character: str) -> bool:

@@ -61,11 +61,22 @@ def restore(classes: list[type[Labeler[Any]]]) -> None:
 
 BUILT_IN = (
     "..labelers.label_map",
-    "..labelers.mask",
     "..labelers.caption",
     "..labelers.caption_fuse",
+    "..labelers.embed_text",
+    "..labelers.given_class",
+    "..labelers.mask",
+    "..labelers.pseudo_label",
+    "..labelers.routed_label",
     "..metrics.caption_match",
+    "..metrics.confident_learning",
     "..metrics.image_text_score",
+    "..refiners.dawid_skene",
+    "..refiners.distil",
+    "..refiners.fold_out",
+    "..refiners.judge_ensemble",
+    "..refiners.label_prior",
+    "..selectors.hash_sample",
 )
 """Modules of relabel that register operators, by name: the registry knows none of them."""
 

@@ -126,15 +126,16 @@ class EngineError(Declaration):
 class LabelContract(Declaration):
     """One label: a group of columns that are read together. Equal contracts mean comparable labels."""
 
-    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"no_score", "rivals", "styles", "reproducible"})
+    ADDED_LATER: ClassVar[frozenset[str]] = frozenset({"no_score", "rivals", "styles", "reproducible", "applicable"})
     """Not written where a label has none of it, so that contracts written before mean the same as before."""
 
     name: str
     """The label's name in the recipe; column names start with it."""
-    kind: Literal["label_map", "mask", "caption", "classes", "score"]
+    kind: Literal["label_map", "mask", "caption", "classes", "score", "embedding"]
     columns: tuple[Column, ...]
     classes: Classes | None = None
-    score_domain: Literal["logit", "probability", "log_probability", "cosine"] | None = None
+    score_domain: Literal["logit", "probability", "log_probability", "cosine", "vote_share"] | None = None
+    """vote_share: of several answers, how many named the class; no probability of anything."""
     no_score: float | None = None
     """Scores: what stands in a float column where there was nothing to score, outside its domain; None: no such row."""
     rivals: tuple[tuple[str, str], ...] | None = None
@@ -144,7 +145,7 @@ class LabelContract(Declaration):
     residual: Literal["logsumexp_of_the_rest"] | None = None
     quantiser: Quantiser | None = None
     ignore_index: int | None = None
-    """The id of pixels that carry no class."""
+    """The id of pixels that carry no class. Classes: all ids of a sample are it where no class was found."""
     min_confidence: float | None = None
     """Masks: a pixel whose most probable class is less probable has the ignore index."""
     geometry: Geometry | None = None
@@ -156,8 +157,12 @@ class LabelContract(Declaration):
     styles: tuple[str, ...] | None = None
     """Captions: what is said of every sample, in order (see `labels.caption`); None: plain text columns."""
     reproducible: bool | None = None
-    """Of labels that an engine wrote: whether equal requests get bit-equal answers on equal hardware. None: no engine
+    """Of labels that an engine gave: whether equal requests get bit-equal answers on equal hardware. None: no engine
     was asked."""
+
+    applicable: Literal["others_unknown"] | None = None
+    """Classes: the column `<name>_applicable` lists all classes that a sample was said to have; whether it has others
+    is not known. None: a sample has one class."""
 
     @model_serializer(mode="wrap")
     def without_later_blanks(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:

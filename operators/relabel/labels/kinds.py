@@ -8,7 +8,7 @@ from .class_map import ClassMap
 from .contract import Column, LabelContract
 from .label_map import id_dtype
 
-Domain = Literal["logit", "probability", "log_probability", "cosine"]
+Domain = Literal["logit", "probability", "log_probability", "cosine", "vote_share"]
 
 
 def scores(label: str, *suffixes: str, domain: Domain | None = None) -> LabelContract:
@@ -43,3 +43,11 @@ def classes(label: str, names: Sequence[str], top_k: int = 1, domain: Domain = "
 def text(label: str, suffix: str = "text") -> LabelContract:
     """Free text: the column `<label>_<suffix>`, a string."""
     return LabelContract(name=label, kind="caption", columns=(Column(name=f"{label}_{suffix}", dtype="string"),))
+
+
+def embedding(label: str, features: int, dtype: Literal["<f4", "<f2"] = "<f4") -> LabelContract:
+    """One vector per sample: the column `<label>_vector` [features]."""
+    if features < 1:
+        raise UsageError(f"an embedding has at least one feature, got {features}.")
+    column = Column(name=f"{label}_vector", dtype=dtype, shape=(features,), axes=("feature",))
+    return LabelContract(name=label, kind="embedding", columns=(column,))

@@ -170,11 +170,14 @@ def compare(how: Comparison, shard: str, before: pa.Table, after: pa.Table, exam
 
 
 def tops_of_classes(how: Comparison, before: pa.Table, after: pa.Table, found: LabelChanges) -> Tops:
-    """The best class of each sample."""
+    """The best class of each sample, or that it has none."""
     assert how.before is not None
     assert how.after is not None
     best = [dense(table, each.column("ids"))[:, 0] for each, table in ((how.before, before), (how.after, after))]
-    return how.first[best[0]], how.second[best[1]]
+    first, second = (
+        common[np.minimum(ids, len(common) - 1)] for common, ids in zip((how.first, how.second), best, strict=True)
+    )
+    return first, second
 
 
 def tops_of_cells(how: Comparison, before: pa.Table, after: pa.Table, found: LabelChanges) -> Tops:

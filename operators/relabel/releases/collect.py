@@ -22,6 +22,7 @@ FOLDER = "gc"
 CLOCK = re.compile(r"leases/clock/[0-9a-f]{32}")
 """Written to ask the server's time; left behind where the process died before it deleted its own."""
 BEAT = re.compile(r"leases/\d{10}\.beat")
+BEGUN = re.compile(r"nights/[^/]+/\d{4}\.begun\.json")
 DAY_SECONDS = 86_400.0
 MIN_GRACE_SECONDS = DAY_SECONDS
 DEFAULT_GRACE_SECONDS = 7 * DAY_SECONDS
@@ -66,8 +67,13 @@ def require_grace(seconds: float, forced: bool) -> None:
         )
 
 
-def plan_collect(store: ObjectStore, grace_seconds: float = DEFAULT_GRACE_SECONDS, force: bool = False) -> CollectPlan:
-    """Find what nobody needs and record it as a plan; deletes nothing. The same garbage gives the same plan."""
+def plan_collect(
+    store: ObjectStore, grace_seconds: float = DEFAULT_GRACE_SECONDS, force: bool = False, by: str = ""
+) -> CollectPlan:
+    """Find what nobody needs and record it as a plan; deletes nothing. The same garbage gives the same plan.
+
+    `by`: a program that applies its own plans; "" is a person.
+    """
     require_grace(grace_seconds, force)
     now = server_now(store)
     found = sorted(garbage(store).values(), key=lambda info: info.path)
@@ -76,10 +82,21 @@ def plan_collect(store: ObjectStore, grace_seconds: float = DEFAULT_GRACE_SECOND
     if not old:
         return CollectPlan("", (), young)
     fields: dict[str, Json] = {"objects": [{"path": info.path, "size_bytes": info.size} for info in old]}
+    fields |= {"by": by} if by else {}
     name = digest(fields)[:16]
     with advising_drop(store, name):
         notices.post(store, plan_path(name), fields)
     return CollectPlan(name, old, young, max(0.0, now - store.head(plan_path(name)).modified))
+
+
+def plan_age(store: ObjectStore, name: str) -> float:
+    """In seconds, by the server's clock."""
+    return server_now(store) - store.head(plan_path(name)).modified
+
+
+def planner(store: ObjectStore, name: str) -> str:
+    """The program that made a plan; "" where a person did."""
+    return str(read_plan(store, name).get("by", ""))
 
 
 def apply_plan(
@@ -126,11 +143,15 @@ def last_written(store: ObjectStore, info: ObjectInfo) -> float:
 
 
 def garbage(store: ObjectStore) -> dict[str, ObjectInfo]:
-    """Path -> what lies there and nobody needs: what is unreachable, clock objects, and heartbeats of ended leases."""
+    """Path -> what lies there and nobody needs: what is unreachable, clock objects, heartbeats of ended leases, and
+    beginnings of nights that have an end.
+    """
     leases = {info.path: info for info in store.list("leases")}
     clocks = [info for info in leases.values() if CLOCK.fullmatch(info.path)]
     beats = [info for path, info in leases.items() if BEAT.fullmatch(path) and f"{path[:-5]}.ended.json" in leases]
-    return {**unreachable(store), **{info.path: info for info in (*clocks, *beats)}}
+    nights = {info.path: info for info in store.list("nights")}
+    begun = [info for path, info in nights.items() if BEGUN.fullmatch(path) and path.replace(".begun", "") in nights]
+    return {**unreachable(store), **{info.path: info for info in (*clocks, *beats, *begun)}}
 
 
 def drop_plan(store: ObjectStore, name: str) -> None:

@@ -7,11 +7,12 @@ ever deleted, whatever came back. One run id commits at most once.
 import dataclasses
 import datetime as dt
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..digests import Json, digest
 from ..errors import Refused, StoreConflict, UsageError
 from ..storage.objects import ObjectStore, settle
+from .cards import announce, with_cards
 from .collect import planned
 from .fences import Fence
 from .recalls import find_recall
@@ -23,7 +24,6 @@ from .summaries import release_summary
 from .taken_back import refuse_taken_back, taken_back
 from .versions import (
     FORMAT,
-    PLAIN_FORMAT,
     LabelIdentity,
     Version,
     content_digest,
@@ -66,6 +66,11 @@ class Draft:
     """The release whose labels this one publishes again."""
     bring_back: bool = False
     """Publish also labels that a revert or a recall before the run was planned took out of use."""
+    gate: "Callable[[Proposal], Version] | None" = None
+    """Judges the candidate, which has all it needs in the store but is not published: returns it with the verdict, or
+    raises Refused."""
+    meta: Json = None
+    usage: Json = None
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -89,6 +94,19 @@ class Change:
     """As the planned parent has them."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """What would be the next version, and what is known of those before it."""
+
+    version: Version
+    entries: Mapping[str, Entry]
+    """Shard -> entry, of the version."""
+    history: Sequence[Version]
+    """Oldest first; the last is what the version follows."""
+    held: Mapping[str, Entry]
+    """The entries of that last one; none where its labels mean something else."""
+
+
 def commit(store: ObjectStore, draft: Draft) -> Version:
     """Publish; returns the version that holds the draft: a new one, or the one that already did.
 
@@ -101,7 +119,6 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
     sequence = read_sequence_around(store, draft.parent)
     newest = sequence[-1] if sequence else None
     history = [entry for entry in sequence if isinstance(entry, Version)]
-    base = history[-1] if history else None
     for version in history:
         if version.run_id == draft.run_id:
             return version
@@ -111,17 +128,34 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
     plans = planned(store)  # before the data is looked at: what they name may be deleted from now on
     refuse_absent_data(store, draft.receipts)
     while True:
-        proposal = propose(store, draft, change, base, newest)
-        if base is not None and proposal is base:
-            return base
+        found = propose(store, draft, change, history, newest)
+        if isinstance(found, Version):
+            return found
+        proposal = found.version if draft.gate is None else draft.gate(found)
         path = version_path(proposal.version)
         refuse_collected(store, draft, proposal, {**plans, **planned(store)})
         newest = parse_entry(settle(store, path, proposal.sealed()), store.full_url(path))
         refuse_fenced(draft, newest)
         if isinstance(newest, Version):
-            base = newest
-            if base.run_id == draft.run_id:
-                return base
+            history.append(newest)
+            if newest.run_id == draft.run_id:
+                announce(store, newest)
+                return newest
+
+
+def rehearse(store: ObjectStore, draft: Draft) -> Version:
+    """What `commit` would publish now, judged and not published; the newest version where nothing would change.
+
+    Raises as `commit` does.
+    """
+    ensure_store(store, uuid.uuid4().hex)
+    sequence = read_sequence_around(store, draft.parent)
+    history = [entry for entry in sequence if isinstance(entry, Version)]
+    change = plan_change(store, draft, history)
+    found = propose(store, draft, change, history, sequence[-1] if sequence else None)
+    if isinstance(found, Version):
+        return found
+    return found.version if draft.gate is None else draft.gate(found)
 
 
 def refuse_fenced(draft: Draft, entry: Version | Fence) -> None:
@@ -184,14 +218,15 @@ def refuse_absent_data(store: ObjectStore, receipts: Sequence[Receipt]) -> None:
 
 
 def refuse_collected(store: ObjectStore, draft: Draft, proposal: Version, plans: Mapping[str, frozenset[str]]) -> None:
-    """What a plan to collect names may be gone before the version stands (see `collect`).
+    """What a plan to collect names may be gone before the version stands (see `collect`), cards among it.
 
     `plans` holds also those that were open before the data was looked at and the segments were written: one that was
     applied since, and so is gone, may have deleted them.
     """
     needed = {each.path for receipt in draft.receipts for each in receipt.objects()}
+    needed |= {each.path for each in proposal.objects}
     for name, paths in plans.items():
-        for path in sorted((needed | {segment.path for segment in proposal.segments}) & paths):
+        for path in sorted(needed & paths):
             raise Refused(
                 f"{store.full_url(path)} is named by the plan {name} of `relabel collect`, which may delete it at any "
                 f"moment; nothing was published. Give the plan up with `relabel collect {store.url} --drop {name}`, "
@@ -200,13 +235,14 @@ def refuse_collected(store: ObjectStore, draft: Draft, proposal: Version, plans:
 
 
 def propose(
-    store: ObjectStore, draft: Draft, change: Change, base: Version | None, newest: Version | Fence | None
-) -> Version:
-    """The next version on top of `base`, or `base` itself where the draft changes nothing in it.
+    store: ObjectStore, draft: Draft, change: Change, history: Sequence[Version], newest: Version | Fence | None
+) -> Proposal | Version:
+    """The next version on top of the last one, or that itself where the draft changes nothing in it.
 
-    The same labels get a new number where `base` is recalled and the draft brings them back.
-    It follows `newest` in the sequence, which is `base` or a fence after it. Its segments are written.
+    The same labels get a new number where the last one is recalled and the draft brings them back.
+    It follows `newest` in the sequence, which is the last one or a fence after it. Its segments and cards are written.
     """
+    base = history[-1] if history else None
     held = base_entries(store, draft, change, base)
     refuse_conflict(change, held, draft.run_id)
     changed = [entry for shard, entry in change.written.items() if held.get(shard) != entry]
@@ -223,7 +259,8 @@ def propose(
         raise UsageError("there is nothing to publish: no shard is finished.")
     kept = list(base.segments) if base is not None and same else []
     segments = next_segments(store, kept, changed + tombstones, entries)
-    return describe(draft, base, entries, covered, segments, newest, digest_before(store, newest))
+    version = describe(draft, base, entries, covered, segments, newest, digest_before(store, newest))
+    return Proposal(with_cards(store, version, entries), {entry.shard: entry for entry in entries}, history, held)
 
 
 def base_entries(store: ObjectStore, draft: Draft, change: Change, base: Version | None) -> Mapping[str, Entry]:
@@ -285,9 +322,8 @@ def describe(
 ) -> Version:
     known = {**(base.numerics if base else {}), **draft.numerics()}
     number = newest.number + 1 if newest else 1
-    summary = release_summary(entries)
     return Version(
-        format=PLAIN_FORMAT if summary is None else FORMAT,
+        format=FORMAT,
         version=number,
         parent=base.version if base else 0,
         parent_sha256=parent_sha256,
@@ -304,8 +340,15 @@ def describe(
         numerics=mix(entries, known),
         content_digest=content_digest(draft.labels, entries),
         recipe=draft.recipe,
-        summary=summary,
+        summary=release_summary(entries),
+        meta=draft.meta,
+        usage=draft.usage,
         reverts=(*(base.reverts if base else ()), *([(number, draft.reverts)] if draft.reverts else [])),
-        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        created=moment(),
         tool=tool(),
     )
+
+
+def moment() -> str:
+    """Now, for people."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

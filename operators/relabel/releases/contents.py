@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import Refused, StoreCorrupt
-from ..labels import caption, label_map, mask
+from ..labels import caption, label_map, mask, pseudo
 from ..labels.contract import LabelContract
 from ..labels.shard_file import contracts_of, decode_label_shard, header
 from ..reasons import Reason, Status
@@ -21,6 +21,7 @@ from .versions import Version
 
 VALUE_CHECKS: dict[str, Callable[[LabelContract, pa.Table], list[str]]] = {
     "caption": caption.check_column,
+    "classes": pseudo.check_column,
     "label_map": label_map.check_column,
     "mask": mask.check_column,
 }

@@ -6,18 +6,20 @@ nothing counts as garbage. Only rooms whose contents are known are looked at.
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..errors import ObjectMissing, Refused, StoreCorrupt
 from ..storage.objects import ObjectInfo, ObjectStore
+from .candidates import read_candidates
 from .leases import holders
 from .receipts import FOLD, NAME, Receipt, Receipts
 from .redactions import read_redactions
-from .segments import SegmentRef, read_segment
+from .retirements import read_retired
+from .segments import Entry, merge, read_segment
 from .stored import in_threads
-from .versions import read_history
+from .versions import Version, read_history
 
-ROOMS = ("data", "segments", "parts", "doctor")
+ROOMS = ("data", "segments", "cards", "parts", "states", "doctor")
 """Where garbage may lie; what decides, and what people wrote, is never looked at."""
 RECEIPT = re.compile(r"receipts/(?P<folder>[^/]+)/(?P<name>[^/]+)")
 PART = re.compile(
@@ -40,12 +42,15 @@ class Reachable:
     def needs(self, path: str) -> bool:
         """A part is needed while a run is at work and its shard has no receipt of its generation or a later one.
 
-        Where none is, the parts of one that may go on are protected by the grace alone.
+        Where none is, the parts of one that may go on are protected by the grace alone. So are states of statistics,
+        which are gathered before a run takes its lease.
         """
         part = PART.fullmatch(path)
         if part is not None:
             done = self.generations.get((part["folder"], part["token"]), -1)
             return self.at_work and done < int(part["generation"])
+        if path.startswith("states/"):
+            return self.at_work
         return path in self.paths or path.startswith("parts/")
 
 
@@ -68,20 +73,43 @@ def unreachable(store: ObjectStore) -> dict[str, ObjectInfo]:
 
 def reachable(store: ObjectStore) -> Reachable:
     redactions = read_redactions(store)
-    paths = {each.now.path for each in redactions.by_path.values() if each.now is not None}
+    recorded = set[str]()
     generations: dict[tuple[str, str], int] = {}
     for folder, names in receipt_names(store).items():
-        paths |= of_receipts(store, folder, names, generations)
-    refs = {segment.path: segment for version in read_history(store) for segment in version.segments}
-    for each in in_threads(lambda ref: of_segment(store, ref), list(refs.values())):
-        paths |= each
+        recorded |= of_receipts(store, folder, names, generations)
+    history = [*read_history(store), *(each.version for each in read_candidates(store))]
+    published, given_up = of_releases(store, history)
     at_work = any(not holder.expired for holder in holders(store))
-    return Reachable(frozenset(paths | refs.keys()), generations, at_work)
+    paths = (
+        (recorded - given_up)
+        | published
+        | {each.now.path for each in redactions.by_path.values() if each.now is not None}
+        | {each.path for version in history for each in version.objects}
+    )
+    return Reachable(frozenset(paths), generations, at_work)
 
 
-def of_segment(store: ObjectStore, ref: SegmentRef) -> set[str]:
-    """Of every entry, also of those that a later segment replaces."""
-    return {each.path for entry in read_segment(store, ref) for each in entry.objects()}
+def of_releases(store: ObjectStore, history: Sequence[Version]) -> tuple[set[str], set[str]]:
+    """The label shards and dead letters that releases hold, and those that retired releases alone held.
+
+    Where none is retired the former are of every entry, also of those that a later segment replaces: cheaper.
+    """
+    retired = read_retired(store)
+    refs = {segment.path: segment for version in history for segment in version.segments}
+    read = in_threads(lambda ref: read_segment(store, ref), [*refs.values()])
+    segments = dict(zip(refs, read, strict=True))
+    ever = of_entries(entry for entries in read for entry in entries)
+    if not retired:
+        return ever, set()
+    held = set[str]()
+    for version in history:
+        if version.version not in retired:
+            held |= of_entries(merge(segments[ref.path] for ref in version.segments).values())
+    return held, ever - held
+
+
+def of_entries(entries: Iterable[Entry]) -> set[str]:
+    return {each.path for entry in entries for each in entry.objects()}
 
 
 def of_receipts(

@@ -60,6 +60,8 @@ class Receipt:
     """uuid hex of the attempt that wrote it."""
     summary: str = ""
     """Of its label shard (`labels.summary`); "" where its labels have none, or an older relabel wrote it."""
+    usage: str = ""
+    """What work on it took: JSON, stage -> wall and CPU seconds. Decides nothing; "" where it is older."""
 
     def objects(self) -> list[Stored]:
         """What must lie in the store for this receipt to be worth anything."""
@@ -104,8 +106,8 @@ class Receipts:
         """The newest receipt of every shard; reads the folds, then only what is in none of them."""
         folds: list[str] = []
         taken: dict[str, int] = {}
-        for info in self.store.list(self.folder):
-            name = info.path.rpartition("/")[2]
+        for path in self.store.names(self.folder):
+            name = path.rpartition("/")[2]
             if (found := NAME.fullmatch(name)) is not None:
                 taken[found["token"]] = max(taken.get(found["token"], -1), int(found["generation"]))
             elif FOLD.fullmatch(name):

@@ -22,7 +22,7 @@ from .stored import Stored
 
 STORED_TYPE = pa.struct([("path", pa.string()), ("size_bytes", pa.int64()), ("sha256", pa.string())])
 REPETITIVE = ("fingerprint", "run_id", "status", "reason", "detail", "reasons", "numerics")
-ADDED_LATER = ("summary",)
+ADDED_LATER = ("summary", "usage")
 """Text fields, empty in records from before."""
 ROW_GROUP_ROWS = 65_536
 

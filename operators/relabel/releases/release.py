@@ -4,9 +4,8 @@ import dataclasses
 import difflib
 import functools
 import os
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..digests import Json
-from ..errors import BadSample, BadShard, ObjectMissing, Recalled, RecallWarning, Refused, StoreCorrupt, UnknownName
+from ..errors import (
+    BadSample,
+    BadShard,
+    ObjectMissing,
+    Recalled,
+    RecallWarning,
+    Refused,
+    StoreCorrupt,
+    UnknownName,
+    UsageError,
+)
 from ..labels import caption, label_map, mask
 from ..labels.contract import Column, LabelContract
 from ..labels.shard_file import decode_label_shard
@@ -22,29 +31,34 @@ from ..labels.summary import Summary, from_json
 from ..reasons import Status
 from ..storage.objects import ObjectStore
 from ..storage.opening import open_store
+from .candidates import read_candidate
+from .channels import Move, channel_names, promote, read_channels
+from .commit import moment
 from .diff import Difference
 from .diff import diff as diff_releases
 from .erase import Erased, erase
 from .letters import read_letters
+from .lookup import find_version
 from .recalls import find_recall, read_recalls, write_recall
 from .redactions import Redactions, read_redactions
+from .retirements import refuse_retired
 from .revert import revert
 from .segments import Entry, EntryColumns, read_segments, recounted
 from .stored import Stored
 from .summaries import add_texts, shard_summary
-from .tags import read_tag, read_tags, tag_names, write_tag
+from .tags import read_tags, write_tag
 from .versions import (
     Counts,
     Version,
     count,
+    partial_only,
     read_history,
     read_marker,
     read_version,
-    sequence_numbers,
-    version_numbers,
 )
 from .withdrawals import Samples, Withdrawn, read_withdrawals, write_withdrawals
 
+CANDIDATE = "candidate:"
 ROW_COLUMNS = ("key", "sample_digest", "status", "reason")
 DECODERS: Mapping[str, Callable[[LabelContract, Mapping[str, Any]], Any]] = {
     "caption": caption.decode_row,
@@ -62,9 +76,17 @@ class Release:
     What was withdrawn since it was published is not given out: its rows keep their place, without a label.
     """
 
-    def __init__(self, objects: ObjectStore, version: Version, recalled: RecallPolicy = "warn") -> None:
+    def __init__(
+        self,
+        objects: ObjectStore,
+        version: Version,
+        recalled: RecallPolicy = "warn",
+        entries: Mapping[str, Entry] | None = None,
+    ) -> None:
+        """`entries` by shard, where they are known already."""
         self.objects, self.version = objects, version
-        self._policy = recalled
+        self._known = entries
+        self.policy: RecallPolicy = recalled
         self._last: tuple[str, pa.Table] | None = None
 
     def check_recall(self) -> None:
@@ -73,13 +95,13 @@ class Release:
         Warns with RecallWarning or raises Recalled, as `recalled` said when the release was opened.
         """
         self._forget()
-        reason = None if self._policy == "ignore" else find_recall(self.objects, self.number)
+        reason = None if self.policy == "ignore" else find_recall(self.objects, self.number)
         if reason is not None:
             what = (
                 f"release {self.number} of {self.objects.url} was recalled: {reason} Use another one: `latest` passes "
                 "over recalled releases."
             )
-            if self._policy == "error":
+            if self.policy == "error":
                 raise Recalled(what)
             warnings.warn(what, RecallWarning, stacklevel=2)
 
@@ -166,7 +188,11 @@ class Release:
 
     @functools.cached_property
     def _entries(self) -> dict[str, Entry]:
-        return self._columns.entries()
+        return (
+            self._columns.entries()
+            if self._known is None
+            else {name: self._known[name] for name in sorted(self._known)}
+        )
 
     @functools.cached_property
     def _columns(self) -> EntryColumns:
@@ -175,11 +201,11 @@ class Release:
     @property
     def shards(self) -> list[str]:
         """Names of all source shards in the release, dead ones among them, sorted."""
-        return list(self._columns.tokens())
+        return list(self._columns.tokens() if self._known is None else self.entries)
 
     def entry(self, shard: str) -> Entry:
         """What the release says of a shard; raises UnknownName."""
-        entry = self._columns.find(shard)
+        entry = self._columns.find(shard) if self._known is None else self._known.get(shard)
         if entry is None:
             raise unknown("shard", shard, self.shards)
         return entry
@@ -201,6 +227,7 @@ class Release:
         try:
             return self._rows(entry, names)
         except ObjectMissing as error:
+            refuse_retired(self.objects, self.number)
             raise StoreCorrupt(f"{self.objects.full_url(self._lying(entry.data).path)} is gone.") from error
 
     def _lying(self, named: Stored) -> Stored:
@@ -264,17 +291,19 @@ class Release:
         lying = [self._lying(entry.data) for entry in entries if entry.data is not None]
         return [self.objects.full_url(each.path) for each in lying]
 
-    def dead_letters(self, reason: str | None = None) -> Iterator[dict[str, Json]]:
+    def dead_letters(
+        self, reason: str | None = None, shards: Collection[str] | None = None
+    ) -> Iterator[dict[str, Json]]:
         """Dead shards and samples with shard, reason, detail and attempts; those of samples also with key and row.
 
-        What is withdrawn is left out.
+        What is withdrawn is left out. `shards`: only of these.
         """
         self._forget()
         current = self.redactions.current
         records = [
             dataclasses.replace(entry, dead_letters=entry.dead_letters and current(entry.dead_letters))
             for entry in self.entries.values()
-            if entry.shard not in self.withdrawn.shards
+            if entry.shard not in self.withdrawn.shards and (shards is None or entry.shard in shards)
         ]
         for letter in read_letters(self.objects, records, reason):
             if "key" not in letter or not self.withdrawn.holds(letter["shard"], letter["key"]):
@@ -300,6 +329,9 @@ class Release:
 class Store:
     """A store whose format this package reads."""
 
+    release_type: type[Release] = Release
+    """Of what `release` gives."""
+
     def __init__(self, objects: ObjectStore) -> None:
         self.objects = objects
         self.uuid = str(read_marker(objects)["uuid"])
@@ -311,18 +343,26 @@ class Store:
     def release(
         self, selector: int | str = "latest", accept_partial: bool = False, recalled: RecallPolicy = "warn"
     ) -> Release:
-        """`latest`, a number (7, "7" or "v7") or a tag; raises UnknownName with what exists.
+        """`latest`, a number (7, "7" or "v7"), a tag, a channel, or `candidate:RUN`; raises UnknownName with what there
+        is.
 
         `latest` is the newest complete release that is not recalled. A partial one (a milestone of a run that goes on)
-        is given only to who accepts partial ones: `latest` is then the newest of all. Raises Refused otherwise. One
-        that is asked for by number or tag although it is recalled warns (RecallWarning), raises Recalled or opens
-        silently, as `recalled` says.
+        is given only to who accepts partial ones: `latest` is then the newest of all. Raises Refused otherwise. A
+        candidate is no release: it was refused, or waits for approval, and is there to be looked at. One
+        that is asked for by number, tag or channel although it is recalled warns (RecallWarning), raises Recalled or
+        opens silently, as `recalled` says. One that was retired raises Refused; with `recalled="ignore"` it opens, and
+        its rows may be gone.
         """
-        version = read_version(self.objects, find_version(self.objects, selector, accept_partial))
+        if str(selector).startswith(CANDIDATE):
+            version = read_candidate(self.objects, str(selector).removeprefix(CANDIDATE)).version
+        else:
+            version = read_version(self.objects, find_version(self.objects, selector, accept_partial))
         if version.partial and not accept_partial:
             raise Refused(partial_only(self.objects, version))
-        release = Release(self.objects, version, recalled)
+        release = self.release_type(self.objects, version, recalled)
         if selector != "latest":
+            if recalled != "ignore":
+                refuse_retired(self.objects, version.version)
             release.check_recall()
         return release
 
@@ -332,11 +372,25 @@ class Store:
 
     def tag(self, name: str, number: int) -> None:
         """Give a release a name that never moves."""
-        write_tag(self.objects, name, find_version(self.objects, number))
+        if name in channel_names(self.objects):
+            raise UsageError(f"{name!r} is a channel of {self.url}, which moves: give the tag another name.")
+        found = find_version(self.objects, number)
+        refuse_retired(self.objects, found)
+        write_tag(self.objects, name, found)
 
     def tags(self) -> dict[str, int]:
         """Name -> number of the release that it names."""
         return read_tags(self.objects)
+
+    def promote(self, number: int | str, channel: str, by: str, reason: str = "") -> Move:
+        """Move a channel (`prod`) to a release; every move is kept."""
+        found = find_version(self.objects, number)
+        refuse_retired(self.objects, found)
+        return promote(self.objects, found, channel, by, reason, moment())
+
+    def channels(self) -> dict[str, int]:
+        """Channel -> number of the release that it means now."""
+        return read_channels(self.objects)
 
     def diff(self, a: int | str, b: int | str, shards: int | None = None) -> Difference:
         """What changed from release `a` to release `b`; `shards`: read only so many of the shards that differ."""
@@ -382,50 +436,6 @@ def open_label_store(url: str | os.PathLike[str], **options: Json) -> Store:
     return Store(open_store(os.fspath(url), options))
 
 
-def find_version(objects: ObjectStore, selector: int | str, accept_partial: bool = False) -> int:
-    """The number that a selector means, of a version that exists; see `Store.release` for `latest`."""
-    numbers = version_numbers(objects)
-    wanted = as_number(selector)
-    if selector == "latest" and numbers:
-        return newest_usable(objects, numbers, accept_partial)
-    if wanted is None and selector != "latest":
-        return read_tag(objects, str(selector))
-    if wanted not in numbers:
-        if wanted in sequence_numbers(objects):
-            read_version(objects, wanted)  # a fence: raises, and says so
-        known = [*map(str, numbers[-10:]), *tag_names(objects), *(["latest"] if numbers else [])]
-        hint = "" if numbers else "Nothing has been published here yet."
-        raise UnknownName("release", str(selector), known, hint)
-    return wanted
-
-
-def newest_usable(objects: ObjectStore, numbers: Sequence[int], accept_partial: bool) -> int:
-    """The newest that is not recalled, and complete where one is and partial ones are not accepted.
-
-    Raises Recalled where all are.
-    """
-    recalls = read_recalls(objects)
-    usable = [number for number in numbers if number not in recalls]
-    if not usable:
-        raise Recalled(f"every release of {objects.url} is recalled; the newest, {numbers[-1]}: {recalls[numbers[-1]]}")
-    return usable[-1] if accept_partial else newest_complete(objects, usable)
-
-
-def newest_complete(objects: ObjectStore, numbers: Sequence[int]) -> int:
-    """Usually the last; a long run puts some milestones behind it. The last where none is complete."""
-    complete = (number for number in reversed(numbers) if not read_version(objects, number).partial)
-    return next(complete, numbers[-1])
-
-
-def partial_only(objects: ObjectStore, version: Version) -> str:
-    """Why a partial release is not given."""
-    return (
-        f"release {version.version} of {objects.url} is partial: it covers {version.coverage:.1%} of the source's "
-        "shards, and its run goes on. Accept it with release(..., accept_partial=True) or --accept-partial, or wait "
-        "until the run has published a complete one."
-    )
-
-
 def require_known(release: Release, samples: Samples) -> None:
     """Raises UnknownName for a shard or a key that the release does not hold."""
     for shard, keys in samples.items():
@@ -442,11 +452,6 @@ def unknown(kind: str, name: str, names: Sequence[str]) -> UnknownName:
     """An error that shows the nearest of very many names, or a few of them."""
     near = difflib.get_close_matches(name, names, n=1) or names[:5]
     return UnknownName(kind, name, near, f"There are {len(names)} in all.")
-
-
-def as_number(selector: int | str) -> int | None:
-    found = re.fullmatch(r"v?(-?[0-9]{1,18})", str(selector))
-    return int(found[1]) if found else None
 
 
 def decode(contract: LabelContract, fields: Mapping[str, Any]) -> Any:

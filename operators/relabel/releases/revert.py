@@ -14,6 +14,7 @@ from .commit import Draft, commit, same_meaning
 from .recalls import find_recall
 from .receipts import Finished, Receipt, Receipts
 from .redactions import read_redactions
+from .retirements import refuse_retired
 from .segments import SHARED, Entry, read_segments
 from .stored import absences
 from .versions import Version, read_version, version_numbers
@@ -54,6 +55,7 @@ def refuse_unfit(store: ObjectStore, target: Version, entries: Mapping[str, Entr
     number, recall = target.version, find_recall(store, target.version)
     if recall is not None:
         raise Refused(f"release {number} is recalled ({recall}); it is not published again. Choose another one.")
+    refuse_retired(store, number)
     objects = [each for entry in entries.values() for each in entry.objects()]
     redacted = read_redactions(store).by_path
     if any(each.path in redacted for each in objects):

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..digests import digest, sha256
+from ..digests import digest
 from ..labels.contract import Declaration
 from ..reasons import Status
-from ..storage.objects import ObjectStore, settle
+from ..storage.objects import ObjectStore
 from .receipts import Receipt
 from .records import decode_table, encode_records, records_of
-from .stored import Stored, get_checked, in_threads
+from .stored import Stored, create_named, get_checked, in_threads
 
 MAX_ENTRIES = 200_000
 """About 20 MB: well within what one conditional PUT may hold."""
@@ -107,17 +107,9 @@ def write_segments(store: ObjectStore, entries: Iterable[Entry]) -> tuple[Segmen
 
 
 def write_segment(store: ObjectStore, ordered: Sequence[Entry]) -> SegmentRef:
-    """Equal entries give the same object, whoever writes it and however often.
-
-    Created once: a release may stand on an equal one already, which a second write could tear.
-    """
-    data = encode_records(Entry, ordered)
-    ref = SegmentRef(
-        path=f"segments/{sha256(data)}.parquet", sha256=sha256(data), size_bytes=len(data), entries=len(ordered)
-    )
-    if settle(store, ref.path, data) != data:
-        store.put(ref.path, data)  # what lay there was damaged
-    return ref
+    """Equal entries give the same object, whoever writes it and however often."""
+    named = create_named(store, "segments", encode_records(Entry, ordered), ".parquet")
+    return SegmentRef(path=named.path, sha256=named.sha256, size_bytes=named.size_bytes, entries=len(ordered))
 
 
 def read_segment(store: ObjectStore, ref: SegmentRef) -> list[Entry]:

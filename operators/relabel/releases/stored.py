@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ..digests import sha256
 from ..errors import ObjectMissing, StoreCorrupt
-from ..storage.objects import ObjectStore
+from ..storage.objects import ObjectStore, settle
 
 NUM_REQUESTS = 16
 """In flight at a time; receipts and versions are small, so latency decides."""
@@ -33,6 +33,17 @@ class Stored:
 
 def stored(path: str, data: bytes) -> Stored:
     return Stored(path, len(data), sha256(data))
+
+
+def create_named(store: ObjectStore, folder: str, data: bytes, suffix: str) -> Stored:
+    """Write an object named by its content; equal bytes give the same object, whoever writes them and however often.
+
+    Created once: a release may stand on an equal one already, which a second write could tear.
+    """
+    named = stored(f"{folder}/{sha256(data)}{suffix}", data)
+    if settle(store, named.path, data) != data:
+        store.put(named.path, data)  # what lay there was damaged
+    return named
 
 
 def get_checked(store: ObjectStore, expected: Stored) -> bytes:
@@ -68,9 +79,8 @@ def found_sizes(store: ObjectStore, wanted: Mapping[str, int]) -> dict[str, int]
         return {
             path: size for path, size in zip(paths, in_threads(sizer(store), paths), strict=True) if size is not None
         }
-    listed = (info for folder in sorted({path.partition("/")[0] for path in paths}) for info in store.list(folder))
-    # A listing may hold far more than is wanted, and repeats every name that is.
-    return {path: info.size for info in listed for path in [info.path] if path in wanted}
+    listed = (each for folder in sorted({path.partition("/")[0] for path in paths}) for each in store.sizes(folder))
+    return {path: size for path, size in listed if path in wanted}  # a listing may hold far more than is wanted
 
 
 def sizer(store: ObjectStore) -> Callable[[str], int | None]:

@@ -1,6 +1,7 @@
 """Tags: names for releases, each given once and never moved."""
 
 import re
+from collections.abc import Sequence
 
 from ..digests import Json, seal, sha256, unseal
 from ..errors import StoreConflict, StoreCorrupt, UnknownName, UsageError
@@ -28,11 +29,12 @@ def write_tag(store: ObjectStore, name: str, number: int) -> None:
         raise StoreConflict(f"the tag {name!r} names version {won['version']} already and never moves. Choose another.")
 
 
-def read_tag(store: ObjectStore, name: str) -> int:
+def read_tag(store: ObjectStore, name: str, channels: Sequence[str] = ()) -> int:
     """The version that a tag names; raises UnknownName, StoreCorrupt where that is not the version named then."""
     names = tag_names(store)
     if name not in names:
-        raise UnknownName("release", name, ["latest", *names], "A release is `latest`, a number or a tag.")
+        known = ["latest", *names, *channels]
+        raise UnknownName("release", name, known, "A release is `latest`, a number, a tag or a channel.")
     fields = unseal(store.get(tag_path(name)), store.full_url(tag_path(name)))
     number = int(fields["version"])
     if sha256(store.get(version_path(number))) != fields["version_sha256"]:

@@ -9,13 +9,14 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
-from ..digests import sha256
+from ..digests import Json, digest, sha256, unseal
 from ..errors import ObjectMissing, Refused, StoreCorrupt
 from ..storage.objects import ObjectStore
 from .contents import check_dead_letters, check_label_shard
 from .fences import Fence
+from .lookup import as_number, find_version
 from .redactions import read_redactions
-from .release import as_number, find_version
+from .retirements import read_retired
 from .segments import Entry, SegmentRef, merge, read_segment
 from .stored import Stored, absences, get_checked, in_threads
 from .summaries import release_summary
@@ -59,7 +60,8 @@ class Report:
     problems: list[Problem] = dataclasses.field(default_factory=list)
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     """versions, segments, shards; files and bytes that the release holds; files_read: label shards opened; redacted:
-    files that were rewritten without withdrawn rows since (what stands for them is there)."""
+    files that were rewritten without withdrawn rows since (what stands for them is there); retired: 1 where its files
+    may be gone and were not looked at."""
     redacted: list[str] = dataclasses.field(default_factory=list)
     """Paths of these files."""
 
@@ -91,6 +93,11 @@ def verify(store: ObjectStore, selector: int | str = "latest", level: Level = "d
     if entries is None:
         return report
     check_sums(version, entries, report)
+    check_statistics(store, version, report)
+    check_cards(store, version, report)
+    if number in read_retired(store):  # its label shards may be gone
+        report.counts["retired"] = 1
+        return report
     objects = present(store, entries, report)
     check_presence(store, objects, report)
     if level != "quick":
@@ -194,6 +201,26 @@ def check_sums(version: Version, entries: Mapping[str, Entry], report: Report) -
             report.add(
                 path, f"shard {entry.shard!r}: rows must be ok + dead + filtered, and data there unless it is dead"
             )
+
+
+def check_statistics(store: ObjectStore, version: Version, report: Report) -> None:
+    """The results that its labels were made with are there, as they were."""
+
+    def read(path: str) -> dict[str, Json] | None:
+        return attempt(report, path, lambda: unseal(store.get(path), store.full_url(path)))
+
+    for label in version.labels.values():
+        named_ones = label.identity.get("statistics", ())
+        # An operator's own facts may be called so, too.
+        for named in (each for each in named_ones if isinstance(each, dict) and {"path", "sha256"} <= each.keys()):
+            held = read(named["path"])
+            if held is not None and digest(held.get("result")) != named["sha256"]:
+                report.add(named["path"], "is not the result that the release names")
+
+
+def check_cards(store: ObjectStore, version: Version, report: Report) -> None:
+    """What describes the release to others is there, byte for byte."""
+    in_threads(lambda card: attempt(report, card.path, lambda: get_checked(store, card)), [*version.cards.values()])
 
 
 def present(store: ObjectStore, entries: Mapping[str, Entry], report: Report) -> list[Stored]:

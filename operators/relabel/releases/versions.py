@@ -9,7 +9,7 @@ import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ..about import DISTRIBUTION, __version__, installed_version
 from ..digests import Json, digest, seal, sha256, unseal
@@ -18,12 +18,13 @@ from ..labels.contract import Declaration, LabelContract
 from ..storage.objects import ObjectStore, settle
 from .fences import Fence
 from .segments import Entry, SegmentRef
-from .stored import in_threads
+from .stored import Stored, in_threads
 
-FORMAT = 3
-"""Of everything below a store's root; a reader refuses what is newer. 1 knew neither fences nor leases."""
+FORMAT = 4
+"""Of everything below a store's root; a reader refuses what is newer. 1 knew neither fences nor leases, 2 no summaries,
+3 no cards."""
 PLAIN_FORMAT = 2
-"""Of what has no summary: written as before there were summaries, for those who read it."""
+"""Of what has not changed since: markers, notices, fences."""
 MARKER = "store.json"
 NAME = re.compile(r"versions/v(\d{10})\.json")
 KEY_PACKAGES = ("numpy", "pyarrow", "pydantic", "fsspec", "s3fs")
@@ -89,6 +90,14 @@ class Version(Declaration):
     created: str
     """UTC, ISO 8601; for people, decides nothing."""
     tool: Json
+    gate: Json = None
+    """The verdict of the checks under which it was published; None: nobody asked for one."""
+    meta: Json = None
+    """Whose it is: team, owner, cost center, as the recipe says; None: it says nothing."""
+    usage: Json = None
+    """Where the time of the run that published it went until then, and what that cost; None: nothing was labelled."""
+    cards: dict[str, Stored] = Field(default_factory=dict)
+    """Kind -> the file that describes it to others (see `cards`); none where it was published before there were."""
 
     @property
     def number(self) -> int:
@@ -109,6 +118,11 @@ class Version(Declaration):
         """Whether shards of the source were still to be labelled when it was published."""
         return self.coverage < 1
 
+    @property
+    def objects(self) -> list[Stored]:
+        """Its segments and cards."""
+        return [*(segment.stored() for segment in self.segments), *self.cards.values()]
+
     def sealed(self) -> bytes:
         """The bytes of its file."""
         return seal(self.to_json())
@@ -116,7 +130,8 @@ class Version(Declaration):
     def to_json(self) -> dict[str, Json]:
         """As its file has it."""
         fields: dict[str, Json] = self.model_dump(mode="json")
-        return {name: value for name, value in fields.items() if name != "summary" or value is not None}
+        later: dict[str, Json] = {"summary": None, "gate": None, "meta": None, "usage": None, "cards": {}}
+        return {name: value for name, value in fields.items() if name not in later or value != later[name]}
 
 
 def version_path(number: int) -> str:
@@ -292,6 +307,15 @@ def tool() -> dict[str, Json]:
     """Which software published; for people, decides nothing."""
     packages = {name: installed_version(name) for name in KEY_PACKAGES}
     return {"relabel": __version__, "python": platform.python_version(), "packages": packages}
+
+
+def partial_only(store: ObjectStore, version: Version) -> str:
+    """Why a partial release is not given."""
+    return (
+        f"release {version.version} of {store.url} is partial: it covers {version.coverage:.1%} of the source's "
+        "shards, and its run goes on. Accept it with release(..., accept_partial=True), --accept-partial or, in a "
+        "recipe, `source: {accept_partial: true}`; or wait until the run has published a complete one."
+    )
 
 
 def version_digest(store: ObjectStore, number: int) -> str:

@@ -1,4 +1,4 @@
-"""Folder: a folder of images as virtual shards, hash buckets of relative names.
+"""Folder: a folder of images or texts as virtual shards, hash buckets of relative names.
 
 An added, removed or changed file touches one bucket only; a bucket's version and digest are those of its members.
 """
@@ -18,14 +18,15 @@ from .shard import Member, Sample, Shard, ShardReading, Source
 from .stream import WINDOW, open_stream, ordered
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+TEXT_EXTENSIONS = (".txt",)
 BUCKETS = 16
 
 
 class FolderSource(Source):
-    """Images below one folder at any depth, or those that a pattern, list or listing file names.
+    """Images (or texts) below one folder at any depth, or those that a pattern, list or listing file names.
 
     Hidden files and files with other extensions are left out. A sample's key is its relative path; its fields are
-    `image` (bytes) and `path`.
+    `image` (or `text`; bytes) and `path`.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class FolderSource(Source):
         storage_options: Mapping[str, Json] | None = None,
         buckets: int = BUCKETS,
         extensions: Sequence[str] = EXTENSIONS,
+        field: str = "image",
     ) -> None:
         self.files = Files(path, storage_options)
-        self.buckets = buckets
+        self.buckets, self.field = buckets, field
         self.extensions = tuple(extensions)
 
     @property
@@ -50,7 +52,9 @@ class FolderSource(Source):
             if posixpath.splitext(member.path)[1].lower() in self.extensions:
                 buckets.setdefault(bucket_of(member.path, self.buckets), []).append(member)
         if not buckets:
-            raise UsageError(f"no image ({', '.join(self.extensions)}) lies below {self.root}; check source.path.")
+            raise UsageError(
+                f"no {self.field} ({', '.join(self.extensions)}) lies below {self.root}; check source.path."
+            )
         return [bucket_shard(self.root, index, self.buckets, buckets[index]) for index in sorted(buckets)]
 
     def read(self, shard: Shard) -> ShardReading:
@@ -76,11 +80,11 @@ class FolderReading(ShardReading):
         self._digests = []
         calls = (self._reader(member) for member in self._shard.members)
         contents = (call() for call in calls) if is_local(self._source.root) else ordered(calls, WINDOW)
-        for row, (member, (image, image_sha256)) in enumerate(zip(self._shard.members, contents, strict=True)):
+        for row, (member, (content, content_sha256)) in enumerate(zip(self._shard.members, contents, strict=True)):
             key, good = decode_key(raw_name(member.path))
-            self._digests.append([key, image_sha256])
+            self._digests.append([key, content_sha256])
             mark = {} if good and is_good_key(key) else {BAD_KEY: True}
-            yield Sample(key, row, {"image": image, "path": key, **mark})
+            yield Sample(key, row, {self._source.field: content, "path": key, **mark})
 
     @property
     def content_sha256(self) -> str:

@@ -26,6 +26,10 @@ MAX_PAGE_BYTES = 1 << 29
 """Of one Parquet page once decompressed; two of them and a dictionary are held at a time."""
 MAX_BATCH_BYTES = 1 << 26
 """Of the Parquet rows that are held at a time, where they are more than one."""
+MAX_LINE_BYTES = 16 << 20
+"""Of a line of JSON; Python objects take up to twenty times as much."""
+MAX_BLANK_LINES = 100_000
+"""Of one shard of JSON lines: looking at each takes time."""
 MAX_LISTING_BYTES = 256 << 20
 """Of a listing file."""
 MAX_LISTED_FILES = 1_000_000

@@ -6,21 +6,20 @@ the bytes that were listed. Page checksums are compared where the file has them.
 
 import contextlib
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..digests import Json, sample_digest
+from ..digests import Json
 from ..errors import BadShard, StorageError, UnknownName
 from ..reasons import Reason
 from ..storage.failures import translated
 from ..storage.filesystems import resolve
-from .keys import BAD_KEY, decode_key, is_good_key
-from .limits import KEY_OVERHEAD_BYTES, MAX_BATCH_BYTES, MAX_KEYS_BYTES, MAX_NAME_BYTES
+from .limits import MAX_BATCH_BYTES
 from .listing import Files
+from .naming import Namer
 from .pages import footer_size, largest_page
 from .shard import Sample, Shard, ShardReading, Source, Value
 from .stream import ByteStream, LocalStream, open_stream, reclassified
@@ -34,8 +33,9 @@ MIN_BYTES = 12
 class ParquetSource(Source):
     """Parquet files, one shard each, by path, pattern, list or listing file.
 
-    `needs` are the columns to label from, each a choice of names of which a file must have one; the first is the media
-    whose digest names rows where `key` names no column. `columns` are read as well where they exist.
+    `needs` are the columns to label from, each a choice of names of which a file must have one. `columns` are read as
+    well where they exist. `media` are choices, too: the first of which a file has any is that whose digest names rows
+    where `key` names no column; default: the first need.
     """
 
     def __init__(
@@ -45,11 +45,13 @@ class ParquetSource(Source):
         key: str | None = None,
         needs: Sequence[Sequence[str]] = (("image",),),
         columns: Sequence[str] = (),
+        media: Sequence[Sequence[str]] = (),
     ) -> None:
         self.files = Files(path, storage_options)
         self.key = key
         self.needs = tuple(tuple(need) for need in needs)
         self.columns = tuple(columns)
+        self.choices = tuple(tuple(choice) for choice in media) or self.needs[:1]
 
     @property
     def root(self) -> str:
@@ -82,7 +84,8 @@ class ParquetSource(Source):
 
     def media(self, fields: Mapping[str, Value]) -> bytes:
         """What a row without a key column is named by."""
-        value = next((fields[name] for name in self.needs[0] if fields.get(name) is not None), b"")
+        choice = next((choice for choice in self.choices if any(name in fields for name in choice)), ())
+        value = next((fields[name] for name in choice if fields.get(name) is not None), b"")
         return value if isinstance(value, bytes) else str(value).encode()
 
     def _look_into(self, shard: Shard) -> None:
@@ -125,47 +128,15 @@ class ParquetReading(ShardReading):
 
     def _rows(self, file: IO[bytes]) -> Iterator[Sample]:
         check_magic(file, self._stream.path)
-        namer = Namer(self._source)
-        row = 0
+        key = self._source.key
+        namer, row = Namer(f"column {key!r}"), 0
         for batch in batches(file, self._stream.path, self._source):
             for fields in batch:
-                yield namer.name(row, fields)
+                if key is None:
+                    yield namer.by_content(row, fields, self._source.media(fields))
+                else:
+                    yield namer.by_value(row, fields, fields[key])
                 row += 1
-
-
-class Namer:
-    """Gives every row of one shard its key."""
-
-    def __init__(self, source: ParquetSource) -> None:
-        self._source = source
-        self._seen: Counter[str] = Counter()
-        self._size = 0
-
-    def name(self, row: int, fields: dict[str, Value]) -> Sample:
-        """Raises BadShard(DUPLICATE_KEYS) where two rows carry one key."""
-        if self._source.key is None:
-            digest = sample_digest(self._source.media(fields)).hex()
-            self._seen[digest] += 1
-            self._remember(digest)
-            return Sample(f"{digest}-{self._seen[digest] - 1}", row, fields)
-        value = fields[self._source.key]
-        if isinstance(value, bytes):
-            key, good = decode_key(value)
-        else:
-            key, good = (f"null-{row}", False) if value is None else (str(value), True)
-        if self._seen[key]:
-            raise BadShard(Reason.DUPLICATE_KEYS, f"two rows have the key {key!r} in column {self._source.key!r}")
-        if len(key) > MAX_NAME_BYTES:
-            raise BadShard(Reason.UNSUPPORTED_SHARD, f"row {row} has a key of {len(key)} characters")
-        self._seen[key] = 1
-        self._remember(key)
-        return Sample(key, row, fields if good and is_good_key(key) else {**fields, BAD_KEY: True})
-
-    def _remember(self, key: str) -> None:
-        # Rows that repeat a key count too: a few bytes can claim more of them than anybody can read.
-        self._size += len(key) + KEY_OVERHEAD_BYTES
-        if self._size > MAX_KEYS_BYTES:
-            raise BadShard(Reason.UNSUPPORTED_SHARD, f"more than {len(self._seen) - 1} rows; write smaller shards")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from json.encoder import encode_basestring
 
+import pyarrow as pa
+
 from ..digests import sha256
 
 Value = bytes | str | int | float | bool | None
@@ -54,6 +56,12 @@ class Sample:
     """Zero-based position among the samples of its shard."""
     fields: Mapping[str, Value]
     """Raw: tar members by extension as bytes, Parquet columns by name, `path` and `image` of a folder."""
+    labels: pa.Table | None = None
+    """One row: the label columns, where the source is a release."""
+    digest: bytes | None = None
+    """Of the media that was labelled, where the source is a release; else it is computed."""
+    unlabelled: str | None = None
+    """The reason why a release that is the source has no label for it; there are no fields then."""
 
 
 class ShardReading(ABC):

@@ -38,13 +38,25 @@ Records = dict[bytes, bytes]
 def members(chunks: Iterable[bytes], max_member_bytes: int = MAX_MEMBER_BYTES) -> Iterator[tuple[bytes, bytes]]:
     """Name and payload of every regular file, in order; `chunks` is consumed to its end.
 
-    Names are raw bytes, with pax and GNU long names applied. Raises BadShard: TRUNCATED_SHARD where the archive ends
-    early, CORRUPT_SHARD where a header is damaged, UNSUPPORTED_SHARD for links, sparse members and for a member of more
-    than `max_member_bytes` (before anything is allocated for it).
+    Raises BadShard as `headers` does.
     """
     blocks = Blocks(chunks)
     take = blocks.take
+    for name, size, _ in headers(blocks, max_member_bytes):
+        yield name, take(size)
+
+
+def headers(blocks: "Blocks", max_member_bytes: int = MAX_MEMBER_BYTES) -> Iterator[tuple[bytes, int, int]]:
+    """Name and size of every regular file, in order, and the byte where its headers begin.
+
+    Whoever iterates takes or skips each payload before asking for the next. Names are raw bytes, with pax and GNU long
+    names applied. Raises BadShard: TRUNCATED_SHARD where the archive ends early, CORRUPT_SHARD where a header is
+    damaged, UNSUPPORTED_SHARD for links, sparse members and for a member of more than `max_member_bytes` (before
+    anything is allocated for it).
+    """
+    take = blocks.take
     extended: dict[bytes, Records] = {}
+    begin = blocks.offset
     while (header := take(BLOCK)) != ZERO_BLOCK:
         if not is_header(header):
             raise blocks.corrupt("a member's header does not match its checksum")
@@ -60,12 +72,14 @@ def members(chunks: Iterable[bytes], max_member_bytes: int = MAX_MEMBER_BYTES) -
         folder = kind == b"\0" and header[:100].partition(b"\0")[0].endswith(b"/")
         if kind not in REGULAR or folder:
             skip_member(b"5" if folder else kind, name, size, blocks)
+            begin = blocks.offset
             continue
         if name.endswith(b"/"):
             raise blocks.corrupt(f"a file of the name {name!r}, which is a folder's")
         if size > max_member_bytes:
             raise blocks.unsupported(f"member {name!r} has {size} bytes, above the limit of {max_member_bytes}")
-        yield name, take(size)
+        yield name, size, begin
+        begin = blocks.offset
     if extended:
         raise blocks.corrupt("an extended header without the member that it describes")
     finish(blocks)

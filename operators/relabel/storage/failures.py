@@ -9,7 +9,7 @@ import errno
 import sys
 from collections.abc import Iterator
 
-from ..errors import AccessDenied, ObjectExists, ObjectMissing, StorageError
+from ..errors import AccessDenied, ObjectExists, ObjectMissing, StorageError, StorageFull
 
 EXISTS_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 DENIED_CODES = frozenset(
@@ -92,7 +92,7 @@ def meaning(error: Exception, url: str) -> StorageError:
     if isinstance(error, PermissionError) or code in DENIED_CODES or number == errno.EROFS:
         return AccessDenied(f"{url}: access denied ({error}). Check the credentials or permissions of this process.")
     if number in FULL_ERRNOS or code in FULL_CODES:
-        return StorageError(f"{url}: the disk or quota is full ({error}). Free some space and run again.")
+        return StorageFull(f"{url}: the disk or quota is full ({error}). Free some space and run again.")
     return StorageError(f"{url}: {type(error).__name__}: {error}")
 
 

@@ -8,7 +8,9 @@ import errno
 import os
 import uuid
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import ObjectMissing, StorageError
 from .failures import translated
@@ -41,6 +43,26 @@ class LocalStore(ObjectStore):
             hidden.replace(target)
             sync_folder(target.parent)
 
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        target = self._file(path)
+        hidden = target.parent / (HIDDEN + uuid.uuid4().hex)
+        with translated(str(target)):
+            try:
+                with os.fdopen(open_new(hidden), "wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                hidden.replace(target)
+                sync_folder(target.parent)
+            finally:
+                hidden.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        with translated(self.url):
+            for path in Path(self.url).rglob(f"{HIDDEN}*"):
+                path.unlink(missing_ok=True)
+
     def head(self, path: str) -> ObjectInfo:
         with translated(self.full_url(path)):
             found = self._file(path).stat()
@@ -49,9 +71,25 @@ class LocalStore(ObjectStore):
         return describe(path, found)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return (describe(path, status) for path, status in self._statuses(prefix))
+
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        return ((path, status.st_size) for path, status in self._statuses(prefix))
+
+    def names(self, prefix: str) -> Iterator[str]:
         top = prefix.strip("/")
         with translated(self.full_url(top)):
-            yield from walk(str(self._file(top)), f"{top}/" if top else "")
+            yield from (path for path, _ in walk(str(self._file(top)), f"{top}/" if top else ""))
+
+    def _statuses(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+        top = prefix.strip("/")
+        with translated(self.full_url(top)):
+            for path, entry in walk(str(self._file(top)), f"{top}/" if top else ""):
+                try:
+                    status = entry.stat()
+                except FileNotFoundError:
+                    continue
+                yield path, status
 
     def delete(self, path: str) -> None:
         target = self._file(path)
@@ -67,24 +105,30 @@ def describe(path: str, found: os.stat_result) -> ObjectInfo:
     return ObjectInfo(path=path, size=found.st_size, etag=str(found.st_mtime_ns), modified=found.st_mtime)
 
 
-def walk(folder: str, prefix: str) -> Iterator[ObjectInfo]:
-    """Files below `folder` in the order of their whole paths; what vanishes meanwhile is left out."""
+def walk(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Files below `folder` in the order of their whole paths; some may have vanished meanwhile."""
+    waiting = entries_in(folder, prefix)
+    while waiting:
+        path, entry = waiting.pop()  # an entry keeps what it is asked: of very many, none is kept
+        if path.endswith("/"):
+            waiting += entries_in(entry.path, path)
+        else:
+            yield path, entry
+
+
+def entries_in(folder: str, prefix: str) -> list[tuple[str, os.DirEntry[str]]]:
+    """What lies directly in a folder, last path first; the path of a folder ends with a slash."""
     try:
         with os.scandir(folder) as found:
-            entries = [(entry.name + "/" if entry.is_dir() else entry.name, entry) for entry in found]
+            entries = [
+                (prefix + entry.name + "/" if entry.is_dir() else prefix + entry.name, entry)
+                for entry in found
+                if not entry.name.startswith(HIDDEN) or entry.is_dir()
+            ]
     except (FileNotFoundError, NotADirectoryError):
-        return
-    entries.sort(key=lambda pair: pair[0], reverse=True)
-    while entries:
-        name, entry = entries.pop()  # an entry keeps what it is asked: of very many, none is kept
-        if name.endswith("/"):
-            yield from walk(entry.path, prefix + name)
-        elif not name.startswith(HIDDEN):
-            try:
-                status = entry.stat()
-            except FileNotFoundError:
-                continue
-            yield describe(prefix + name, status)
+        return []
+    entries.sort(key=itemgetter(0), reverse=True)
+    return entries
 
 
 @contextlib.contextmanager

@@ -4,9 +4,12 @@ Only `create` decides anything: it lands whole or not at all, and never over an 
 names that no other writer uses (unique per attempt, or named by their content).
 """
 
+import contextlib
 import dataclasses
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from ..errors import ObjectExists, ObjectMissing, StorageError
 
@@ -51,9 +54,29 @@ class ObjectStore(ABC):
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object below the folder `prefix` ("" is all), sorted by path; none where there is no such folder."""
 
+    def names(self, prefix: str) -> Iterator[str]:
+        """The paths that `list` gives, where nothing else is asked of the objects."""
+        return (info.path for info in self.list(prefix))
+
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """The paths that `list` gives, and how many bytes each holds."""
+        return ((info.path, info.size) for info in self.list(prefix))
+
     @abstractmethod
     def delete(self, path: str) -> None:
         """Deleting what is not there is not an error."""
+
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        """A file that becomes the object, as by `put`, when the block ends without an error; of any size, on disk."""
+        with tempfile.TemporaryFile(prefix="relabel-") as file:
+            yield file
+            file.seek(0)
+            self.put(path, file.read())
+
+    def sweep(self) -> None:
+        """Remove what writers that died left behind and no listing shows; only while nobody writes."""
+        return
 
     def exists(self, path: str) -> bool:
         try:

@@ -3,10 +3,12 @@
 `create` is one conditional PUT (If-None-Match: *), never multipart: several servers ignore the condition there.
 """
 
+import contextlib
 import datetime as dt
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from ..digests import Json
 from ..errors import ObjectMissing, StorageError
@@ -45,10 +47,23 @@ class RemoteStore(ObjectStore):
 
     def put(self, path: str, data: bytes) -> None:
         self._ask(path, lambda filesystem, name: filesystem.pipe_file(name, data))
+        self._check_size(path, len(data))
+
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        with tempfile.NamedTemporaryFile(prefix="relabel-") as file:
+            with translated(file.name):
+                yield cast(BinaryIO, file.file)
+                file.flush()
+                size = file.tell()
+            self._ask(path, lambda filesystem, name: filesystem.put_file(file.name, name))
+        self._check_size(path, size)
+
+    def _check_size(self, path: str, written: int) -> None:
         size = self.head(path).size
-        if size != len(data):
+        if size != written:
             raise StorageError(
-                f"{self.full_url(path)}: {len(data)} bytes were written, the store holds {size}. Run again."
+                f"{self.full_url(path)}: {written} bytes were written, the store holds {size}. Run again."
             )
 
     def head(self, path: str) -> ObjectInfo:

@@ -38,6 +38,8 @@ OTHER_LABEL = "another_name"
 GARBAGE: tuple[Value, ...] = (b"", b"\0" * 64, b"\xff\xfe no image, no UTF-8", "text, no bytes")
 TOLERANCE = 1e-2
 """Relative and absolute: how far numbers may move with another compute batch."""
+TOLD = ("inputs", "input_names", "read_fingerprints", "finished")
+"""What a labeler is told by whoever built it, besides its facts."""
 CHILD = """
 import pickle, sys
 cls, parameters, label, told = pickle.load(sys.stdin.buffer)
@@ -70,7 +72,8 @@ class Subject:
         """Built anew from JSON, as another process does it."""
         parameters = self.cls.Parameters.model_validate_json(self.labeler.parameters.model_dump_json())
         made = self.cls(parameters, label or self.labeler.label)
-        made.inputs, made.read_fingerprints = self.labeler.inputs, self.labeler.read_fingerprints
+        for name in TOLD:
+            setattr(made, name, getattr(self.labeler, name))
         return with_facts(made, self.labeler.facts)
 
     def loaded(self, compute_batch: int = 0) -> Labeler[Any]:
@@ -224,7 +227,7 @@ def check_fingerprint(subject: Subject) -> None:
     with explained("fingerprint() must follow from parameters and facts alone."):
         here = subject.labeler.fingerprint()
     labeler = subject.labeler
-    told = {name: getattr(labeler, name) for name in ("facts", "inputs", "read_fingerprints")}
+    told = {name: getattr(labeler, name) for name in ("facts", *TOLD)}
     content = pickle.dumps((subject.cls, labeler.parameters.model_dump_json(), labeler.label, told))
     children = [start_child(subject.cls, seed) for seed in ("1", "2")]
     answers = [child.communicate(content) for child in children]
@@ -242,14 +245,14 @@ def check_fingerprint(subject: Subject) -> None:
         )
 
 
-def start_child(cls: type, seed: str) -> "subprocess.Popen[bytes]":
+def start_child(cls: type, seed: str, program: str = CHILD) -> "subprocess.Popen[bytes]":
     """A process that prints the fingerprint of what it is given; it finds modules where this one does."""
     file = getattr(root_module(cls.__module__), "__file__", None)
     home = [] if file is None else [str(Path(file).parent if Path(file).stem != "__init__" else Path(file).parents[1])]
     path = os.pathsep.join([*(entry or str(Path.cwd()) for entry in sys.path), *home])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": seed}
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=environment,
     )  # fmt: skip
 

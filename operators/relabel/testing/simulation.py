@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 from ..errors import Refused, StorageError, StoreConflict, UnknownName, UsageError
+from ..releases import commit as commits
 from ..releases.collect import apply_plan, drop_plan, plan_collect, plan_names
 from ..releases.commit import Draft, commit
 from ..releases.leases import acquire, beat, release, taken_over_by
@@ -339,7 +340,9 @@ def simulate(seed: int, faults: tuple[Fault, ...] = FAULTS) -> World:
         return uuid.UUID(int=names.getrandbits(128), version=4)
 
     try:
-        with one_request_at_a_time(), mock.patch.object(uuid, "uuid4", drawn):
+        # Cards say when they were written, and are named by what they say.
+        clock = mock.patch.object(commits, "moment", return_value="2026-01-01T00:00:00+00:00")
+        with one_request_at_a_time(), mock.patch.object(uuid, "uuid4", drawn), clock:
             cast(world)
             world.play()
             finish(world)

@@ -103,7 +103,7 @@ class Watch:
             check_update(version, entries, self.entries, self.versions, self.drafts.get(version.run_id, ()))
         self.versions[version.version] = version
         self.entries[version.version] = entries
-        reached = [path, *(ref.path for ref in version.segments)]
+        reached = [path, *(each.path for each in version.objects)]
         reached += [each.path for entry in entries.values() for each in entry.objects()]
         self.reached.update({each: self.store.get(each) for each in reached})
 

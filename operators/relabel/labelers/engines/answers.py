@@ -1,53 +1,15 @@
 """Answers: what one request has got so far, token by token, and when that is enough."""
 
-import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from ...errors import UsageError
-from .protocol import FinishReason, Reply, Request
+from .protocol import SEPARATOR, FinishReason, Reply, Request
+from .tries import Choices, Path
 
 MANTISSA_BITS = 53
-
-
-@dataclasses.dataclass
-class Trie:
-    """Texts as paths of token ids; a text may begin another one."""
-
-    children: dict[int, "Trie"] = dataclasses.field(default_factory=dict)
-    text: str | None = None
-    """The text that ends here."""
-
-    def add(self, ids: Sequence[int], text: str) -> None:
-        node = self
-        for each in ids:
-            node = node.children.setdefault(each, Trie())
-        if node.text is not None:
-            raise UsageError(f"the choices {node.text!r} and {text!r} are the same tokens to this model. Drop one.")
-        node.text = text
-
-
-def trie_of(choices: Sequence[str], tokenizer: Any, end_ids: Collection[int], max_tokens: int) -> Trie:
-    """The choices as the tokenizer cuts them; raises UsageError where one could not be given as an answer."""
-    root = Trie()
-    for text in choices:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if not ids or len(ids) > max_tokens:
-            raise UsageError(
-                f"the choice {text!r} has {len(ids)} tokens, expected 1 to max_tokens ({max_tokens}). Change it, or "
-                "raise max_tokens."
-            )
-        root.add(ids, text)
-    if not root.children or (not end_ids and _has_prefix(root)):
-        raise UsageError("expected at least one choice, none the beginning of another where the model has no end token")
-    return root
-
-
-def _has_prefix(node: Trie) -> bool:
-    return any((child.text is not None and child.children) or _has_prefix(child) for child in node.children.values())
 
 
 def uniforms(seed: int, count: int) -> Float64[np.ndarray, "steps"]:
@@ -60,21 +22,22 @@ class Answer:
     """One answer as it grows."""
 
     def __init__(
-        self, request: Request, prompt: Sequence[int], tokenizer: Any, end_ids: frozenset[int], trie: Trie | None
+        self, request: Request, prompt: Sequence[int], tokenizer: Any, end_ids: frozenset[int], choices: Choices | None
     ) -> None:
-        self.request, self.prompt, self.node = request, prompt, trie
+        self.request, self.prompt = request, prompt
+        self.path = None if choices is None else Path(choices)
         self.tokens: list[int] = []
         """Without the one that ended it."""
         self.logprobs: list[float] = []
         """The end token's included."""
         self.finish_reason: FinishReason | None = None
         """None while it grows."""
-        self._tokenizer, self._end_ids, self._trie = tokenizer, end_ids, trie
+        self._tokenizer, self._end_ids, self._choices = tokenizer, end_ids, choices
         self._text: str | None = None
 
     def anew(self) -> "Answer":
         """The same, with nothing given yet."""
-        return Answer(self.request, self.prompt, self._tokenizer, self._end_ids, self._trie)
+        return Answer(self.request, self.prompt, self._tokenizer, self._end_ids, self._choices)
 
     @property
     def is_done(self) -> bool:
@@ -82,27 +45,33 @@ class Answer:
 
     def allowed(self) -> list[int] | None:
         """The next tokens that lead to a choice; None where every one is allowed."""
-        if self.node is None:
-            return None
-        ends = self._end_ids if self.node.text is not None else ()
-        return [*self.node.children, *ends]
+        return None if self.path is None else self.path.allowed()
 
     def take(self, token: int, logprob: float) -> bool:
         """The next token; whether the answer is done with it."""
         self.logprobs.append(logprob)
+        if self.path is not None:
+            return self._step(self.path, token)
         if token in self._end_ids:
             self.finish_reason = "stop"
-            self._text = None if self.node is None else self.node.text
             return True
         self.tokens.append(token)
-        if self.node is not None:
-            self.node = self.node.children[token]
-        if self.node is not None and not self.node.children:
-            self.finish_reason, self._text = "stop", self.node.text
-        elif self.request.decoding.stop and (cut := self._cut()) is not None:
+        if self.request.decoding.stop and (cut := self._cut()) is not None:
             self.finish_reason, self._text = "stop", cut
         elif len(self.logprobs) >= self.request.decoding.max_tokens:
             self.finish_reason = "length"
+        return self.is_done
+
+    def _step(self, path: Path, token: int) -> bool:
+        """The next token towards a choice."""
+        if token not in path.choices.end_ids:
+            self.tokens.append(token)
+        if path.take(token):
+            self.finish_reason = "stop"
+        elif len(self.logprobs) >= self.request.decoding.max_tokens:
+            path.close()
+            self.finish_reason = "length"
+        self._text = f"{SEPARATOR} ".join(path.chosen)
         return self.is_done
 
     def _cut(self) -> str | None:
@@ -124,5 +93,6 @@ class Answer:
             completion_tokens=len(self.logprobs),
             token_ids=tuple(self.tokens),
             logprobs=tuple(self.logprobs),
+            chosen=None if self.path is None else tuple(self.path.chosen),
             seconds=seconds,
         )

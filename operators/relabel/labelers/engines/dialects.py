@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ...digests import Json
 from ...errors import UsageError
 from ...redaction import redacted
-from .protocol import Decoding, FinishReason, Message, Reply, Request
+from .protocol import SEPARATOR, Decoding, FinishReason, Message, Reply, Request
 
 Dialect = Literal["openai", "vllm", "llama_cpp"]
 
@@ -100,6 +100,8 @@ def structure(request: Request, dialect: Dialect) -> dict[str, Json]:
     if request.schema is None and request.choices is None:
         return {}
     schema = None if request.schema is None else dict(request.schema)
+    if request.most > 1 and request.choices is not None:
+        schema = some_of(request.choices, request.most)
     if dialect == "vllm":
         return {"structured_outputs": {"choice": list(request.choices or ())} if schema is None else {"json": schema}}
     if dialect == "llama_cpp":
@@ -125,6 +127,12 @@ def one_of(choices: Sequence[str]) -> dict[str, Json]:
     }
 
 
+def some_of(choices: Sequence[str], most: int) -> dict[str, Json]:
+    """Several; that none comes twice is more than servers hold an answer to."""
+    given = {"type": "array", "items": {"type": "string", "enum": list(choices)}, "minItems": 1, "maxItems": most}
+    return {"type": "object", "properties": {CHOICE: given}, "required": [CHOICE], "additionalProperties": False}
+
+
 def grammar(choices: Sequence[str]) -> str:
     """In llama.cpp's notation (GBNF)."""
     return "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
@@ -144,9 +152,13 @@ def reply_of(answer: Json, request: Request, dialect: Dialect) -> Reply:
     choice = choice_of(answer)
     text = text_of(choice)
     logprobs = logprobs_of(choice.get("logprobs"))
-    if request.choices is not None and dialect == "openai":
-        text, logprobs = chosen(text, choice), None  # those were the tokens of the JSON around it
-    if request.choices is not None and text not in request.choices:
+    given = None
+    if request.choices is not None and (dialect == "openai" or request.most > 1):
+        given, logprobs = chosen(text, choice), None  # those were the tokens of the JSON around it
+        text = f"{SEPARATOR} ".join(given)
+    elif request.choices is not None:
+        given = (text,)
+    if given is not None and (not given or not {*given} <= {*(request.choices or ())}):
         raise Unreadable(f"none of the choices (finish_reason: {choice.get('finish_reason')}): {excerpt(text)}")
     prompt_tokens, completion_tokens = usage_of(answer) or (0, 0)
     return Reply(
@@ -155,6 +167,7 @@ def reply_of(answer: Json, request: Request, dialect: Dialect) -> Reply:
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         logprobs=logprobs,
+        chosen=given,
     )
 
 
@@ -182,10 +195,11 @@ def excerpt(content: Json) -> str:
     return redacted(json.dumps(content))[:SAID_CHARACTERS]  # in this order: half a secret is not found
 
 
-def chosen(text: str, choice: Mapping[str, Any]) -> str:
-    """The text that `one_of` asked for."""
+def chosen(text: str, choice: Mapping[str, Any]) -> tuple[str, ...]:
+    """The text that `one_of` asked for, or those of `some_of`, each once."""
     try:
-        return str(json.loads(text)[CHOICE])
+        given = json.loads(text)[CHOICE]
+        return tuple(dict.fromkeys(map(str, given))) if isinstance(given, list) else (str(given),)
     except (ValueError, LookupError, TypeError) as error:
         raise Unreadable(f"no JSON with {CHOICE!r} in it (finish_reason: {choice.get('finish_reason')})") from error
 

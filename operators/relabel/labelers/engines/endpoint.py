@@ -102,6 +102,14 @@ class EndpointConfig(EngineConfig):
     def reproducible(self) -> bool:
         return False
 
+    @property
+    def scores(self) -> bool:
+        return True
+
+    @property
+    def holds(self) -> bool:
+        return True
+
     def inspect(self) -> dict[str, Json]:
         return {"weights": "unpinned"}
 

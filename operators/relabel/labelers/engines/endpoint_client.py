@@ -8,8 +8,9 @@ import dataclasses
 import itertools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from typing import TypeVar
 
 from ...digests import Json, digest
 from ...errors import BadSample, EngineUnreachable
@@ -19,9 +20,12 @@ from .dialects import Unreadable, body_of, path_of, reply_of, usage_of
 from .endpoint import EndpointConfig
 from .pacing import Pace
 from .presence import Presence
-from .protocol import Decoding, Engine, Message, Reply, Request
+from .prompt_logprobs import PATH, score_body, scored_of
+from .protocol import Decoding, Engine, Message, Reply, Request, Scored
 from .spending import Spending, Spent
 from .wire import Answer, Failure, Wire
+
+T = TypeVar("T")
 
 BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 30.0
 """The n-th failure waits for up to twice as long as the one before."""
@@ -85,31 +89,53 @@ class Endpoint(Engine):
         await self._wire.close()
 
     async def generate(self, request: Request) -> Reply:
-        course = Course(next(self._numbers))
         self._hello = PLAIN_HELLO if isinstance(request.prompt, str) else HELLO
-        path, body = path_of(request), self._body(request, await self._urls(request))
+        body = self._body(request, await self._urls(request))
+
+        def read(content: Json) -> Reply:
+            return reply_of(content, request, self.config.dialect)
+
+        reply, course = await self._asked(path_of(request), body, booked_tokens(request), read)
+        seconds = time.monotonic() - course.begun
+        return dataclasses.replace(reply, seconds=seconds, attempts=course.attempts, cost=float(course.cost))
+
+    async def score(self, request: Request, texts: Sequence[str]) -> list[Scored]:
+        """By the log-probabilities of prompts: one request for every text; the server keeps what they share."""
+        self._hello = PLAIN_HELLO
+
+        async def one(text: str) -> Scored:
+            body = self._extended(score_body(request, text, self.config.model))
+            booked = booked_tokens(request) + len(text)
+            found, _ = await self._asked(PATH, body, booked, lambda content: scored_of(content, text, self.config.url))
+            return found
+
+        return list(await asyncio.gather(*map(one, texts)))
+
+    async def _asked(
+        self, path: str, body: Mapping[str, Json], booked: int, read: Callable[[Json], T]
+    ) -> tuple[T, Course]:
+        """What `read` makes of the answer, which it raises Unreadable for where it is none."""
+        course = Course(next(self._numbers))
         while True:
-            got = await self._attempt(course, path, body, booked_tokens(request))
+            got = await self._attempt(course, path, body, booked)
             if isinstance(got, Answer):
                 try:
-                    reply = reply_of(got.content, request, self.config.dialect)
+                    found = read(got.content)
                 except Unreadable as error:
                     got = Failure(str(error))
                 else:
-                    return self._answered(reply, course)
+                    self._presence.answered()
+                    self._spending.requests += 1
+                    return found, course
             if got.throttled:
                 await self._slow_down(course, got)
             else:
                 await self._judge(course, got)
 
-    def _answered(self, reply: Reply, course: Course) -> Reply:
-        self._presence.answered()
-        self._spending.requests += 1
-        seconds = time.monotonic() - course.begun
-        return dataclasses.replace(reply, seconds=seconds, attempts=course.attempts, cost=float(course.cost))
-
     def _body(self, request: Request, urls: list[str]) -> Mapping[str, Json]:
-        body = body_of(request, self.config.model, self.config.dialect, self.config.ask_logprobs, urls)
+        return self._extended(body_of(request, self.config.model, self.config.dialect, self.config.ask_logprobs, urls))
+
+    def _extended(self, body: Mapping[str, Json]) -> Mapping[str, Json]:
         return {name: value for name, value in {**body, **self.config.extra}.items() if value is not None}
 
     async def _urls(self, request: Request) -> list[str]:

@@ -15,7 +15,7 @@ from ...errors import BadSample, DeviceFailed, DeviceFull, Refused, UsageError
 from ...reasons import Reason
 from ..failures import OWN_CODE_ERRORS, is_device_failure, is_out_of_memory
 from ..inference import fix_kernels
-from .answers import Answer, trie_of
+from .answers import Answer
 from .batches import Batches, Job
 from .encoding import Prompt, encode, padded_length
 from .generating import generate
@@ -26,6 +26,7 @@ from .spending import Spent
 from .transformers_engine import TransformersConfig
 from .transformers_files import find_files
 from .transformers_model import Model, load
+from .tries import choices_of
 
 GENERATE, SCORE = "generate", "score"
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pillow")
@@ -70,8 +71,8 @@ class InProcess(Engine):
         prompt = encode(self.model.reading, request)
         most, tokenizer, end_ids = request.decoding.max_tokens, self.model.reading.tokenizer, self.model.end_ids
         self._require_room(prompt, most)
-        trie = None if request.choices is None else trie_of(request.choices, tokenizer, end_ids, most)
-        answer = Answer(request, prompt.ids, tokenizer, end_ids, trie)
+        choices = None if request.choices is None else choices_of(request, tokenizer, end_ids)
+        answer = Answer(request, prompt.ids, tokenizer, end_ids, choices)
         return Job((GENERATE, self._length(prompt), prompt.shape, most), (prompt, answer))
 
     def _scoring(self, request: Request, texts: Sequence[str]) -> Job:

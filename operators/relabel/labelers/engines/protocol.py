@@ -25,6 +25,9 @@ FinishReason = Literal["stop", "length", "other"]
 """stop: the model ended, or a stop string came; length: the budget of tokens was used up; other: anything else, such as
 a content filter."""
 
+SEPARATOR = ";"
+"""Between choices where an answer may be several; a space follows."""
+
 
 class Decoding(Parameters):
     """How the next token is chosen. All of it is part of a label's meaning."""
@@ -65,6 +68,8 @@ class Request:
     """JSON schema that the answer must fit."""
     choices: tuple[str, ...] | None = None
     """The answer is one of these texts."""
+    most: int = 1
+    """Of `choices` up to so many may be given, none twice, with SEPARATOR between them."""
     images: tuple[Image, ...] = ()
     """Of a plain prompt; a chat has them in its messages."""
 
@@ -96,6 +101,8 @@ class Reply:
     """Sent to the engine so often."""
     cost: float = 0.0
     """In the currency of the price that was configured, failed attempts included."""
+    chosen: tuple[str, ...] | None = None
+    """The choices that were given, in order; at least one unless tokens ran out. None where the request names none."""
 
     @property
     def mean_logprob(self) -> float | None:
@@ -109,6 +116,8 @@ class Scored:
     logprob: float
     """Natural logarithm, summed over its tokens."""
     num_tokens: int
+    prompt_tokens: int = 0
+    """Of the prompt before it."""
 
 
 class Engine(ABC):
@@ -172,6 +181,16 @@ class EngineConfig(Parameters, ABC):
     @abstractmethod
     def reproducible(self) -> bool:
         """As `Engine.reproducible`."""
+
+    @property
+    def scores(self) -> bool:
+        """Whether the engine can tell how probable given texts are (`Engine.score`)."""
+        return False
+
+    @property
+    def holds(self) -> bool:
+        """Whether answers can be held to a JSON schema."""
+        return False
 
     def weight_files(self) -> Sequence[Path]:
         """As `Labeler.weight_files`."""

@@ -72,7 +72,7 @@ def score(
         column = [texts[place][index] for place in places]
         likely = _text_logprobs(prefix, first, column)
         for row in range(len(prompts)):
-            found[row].append(Scored(logprob=float(likely[row]), num_tokens=len(column[row])))
+            found[row].append(Scored(float(likely[row]), len(column[row]), len(prompts[row].ids)))
     return found
 
 

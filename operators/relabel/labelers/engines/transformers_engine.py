@@ -49,6 +49,10 @@ class TransformersConfig(EngineConfig):
     def reproducible(self) -> bool:
         return self.exact
 
+    @property
+    def scores(self) -> bool:
+        return True
+
     def weight_files(self) -> Sequence[Path]:
         from .transformers_files import local_files
 

@@ -77,7 +77,7 @@ class Vllm(Engine):
         begun = time.monotonic()
         self._spending.attempts += 1
         try:
-            reply = self._reply(await self._ask(request))
+            reply = self._reply(await self._ask(request), request)
         except self._failures.EngineDeadError as error:
             raise DeviceFailed(f"vLLM's engine died: {error}") from error
         except self._failures.EngineGenerateError as error:
@@ -110,6 +110,8 @@ class Vllm(Engine):
         decoding, held = request.decoding, None
         if request.schema is not None:
             held = self._params.StructuredOutputsParams(json=dict(request.schema))
+        elif request.most > 1:
+            raise UsageError("vLLM in process gives one of some choices, not several. Serve it: `kind: endpoint`.")
         elif request.choices is not None:
             held = self._params.StructuredOutputsParams(choice=list(request.choices))
         return self._params.SamplingParams(
@@ -125,7 +127,7 @@ class Vllm(Engine):
             output_kind=self._params.RequestOutputKind.FINAL_ONLY,
         )
 
-    def _reply(self, output: Any) -> Reply:
+    def _reply(self, output: Any, request: Request) -> Reply:
         [answer] = output.outputs
         drawn = list(answer.token_ids)
         ended = answer.finish_reason == "stop" and not isinstance(answer.stop_reason, str)
@@ -137,6 +139,7 @@ class Vllm(Engine):
             completion_tokens=len(drawn),
             token_ids=tuple(drawn[:-1] if ended else drawn),
             logprobs=steps and tuple(step[token].logprob for token, step in zip(drawn, steps, strict=True)),
+            chosen=(answer.text,) if answer.text in (request.choices or ()) else None,
         )
 
     def _of_this_request(self, error: BaseException) -> BadSample | DeviceFailed | UsageError:

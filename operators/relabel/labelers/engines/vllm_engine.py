@@ -83,6 +83,10 @@ class VllmConfig(EngineConfig):
     def reproducible(self) -> bool:
         return False
 
+    @property
+    def holds(self) -> bool:
+        return True
+
     def weight_files(self) -> Sequence[Path]:
         folder = Path(self.model).expanduser()
         return ModelFolder(folder).files() if folder.is_dir() else ()

@@ -128,6 +128,8 @@ class Wire:
                 else "No key was sent: name the environment variable that holds it by engine.api_key_env."
             )
             return AccessDenied(f"{self.url} gave no access ({said}). {have}")
+        if status == 407:
+            return AccessDenied(f"the proxy before {self.url} asks for a password ({said}). Correct HTTPS_PROXY.")
         if status in (402, 429):
             return EngineUnreachable(f"{self.url}: what the account may spend is spent ({said}). Run again to go on.")
         if status in (404, 405) or 300 <= status < 400:

@@ -1,0 +1,1 @@
+"""Labels in, a choice of samples out."""

@@ -1,0 +1,257 @@
+"""The gate: what hurts is refused with the right reason, ordinary growth never is."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from planted_releases import Rows, publish
+
+from pipelines.gate import Verdict, judge
+from pipelines.gate_checks import most_by_chance
+from pipelines.gate_policy import Gate, Gold, Slice
+from relabel.labels.class_map import ClassMap
+from relabel.labels.contract import Geometry, LabelContract
+from relabel.labels.kinds import classes, scores, text
+from relabel.labels.label_map import encode, label_map_contract
+from relabel.releases.release import Release
+
+NAMES = ("dog", "cat", "horse", "owl", "whale")
+KINDS = classes("kind", NAMES)
+GEOMETRY = Geometry(size=64, interpolation="bilinear", orientation="exif")
+MAPS = label_map_contract("map", ClassMap(NAMES).declare(), (4, 4), 2, GEOMETRY)
+SHARDS = [f"night/{number:02}.tar" for number in range(8)]
+
+
+def drawn(shard: str, rows: int = 40, shares: Sequence[float] = (0.4, 0.3, 0.2, 0.07, 0.03)) -> np.ndarray:
+    """Classes of a shard's rows: the same ones every time."""
+    random = np.random.default_rng(sum(map(ord, shard)))
+    return random.choice(len(NAMES), rows, p=shares)
+
+
+def of_classes(ids: np.ndarray, sure: float = 0.9) -> Rows:
+    return Rows({"kind_ids": ids.astype(np.uint16)[:, None], "kind_scores": np.full((len(ids), 1), sure, np.float32)})
+
+
+def tidy(shards: Sequence[str] = SHARDS, **options: Any) -> dict[str, Rows]:
+    return {shard: of_classes(drawn(shard, **options)) for shard in shards}
+
+
+def two(
+    tmp_path: Path,
+    before: Mapping[str, Rows],
+    after: Mapping[str, Rows],
+    gate: Gate | None = None,
+    contract: LabelContract = KINDS,
+    teacher: str = "small",
+) -> Verdict:
+    parent = publish(tmp_path / "store", contract, before, NAMES)
+    candidate = publish(tmp_path / "store", contract, after, NAMES, teacher=teacher, run_id="run-2")
+    return judge(candidate, parent, gate or Gate())
+
+
+def refused(verdict: Verdict) -> list[str]:
+    return [f"{check.name} {check.of}".strip() for check in verdict.refused]
+
+
+def test_a_first_release_says_that_it_has_no_baseline(tmp_path: Path) -> None:
+    verdict = judge(publish(tmp_path, KINDS, tidy(), NAMES), None, Gate())
+    assert refused(verdict) == []
+    assert "the first release: there is no baseline, no gold" in str(verdict)
+    assert verdict.to_json()["baseline"] is None
+
+
+@pytest.mark.parametrize("night", range(10))
+def test_growth_is_never_refused(tmp_path: Path, night: int) -> None:
+    more = [f"more/{night}-{number}.tar" for number in range(1 + night)]
+    verdict = two(tmp_path, tidy(), {**tidy(SHARDS[1:]), **tidy(more, rows=15 + 5 * night)})
+    assert refused(verdict) == []
+    assert {check.name for check in verdict.checks} >= {"reconciliation", "removed_shards", "classes"}
+
+
+def test_growth_by_a_new_class_is_usual_where_shards_are_sorted_by_class(tmp_path: Path) -> None:
+    each = {f"{index}-{number}.tar": of_classes(np.full(30, index)) for index in range(4) for number in range(2)}
+    verdict = two(tmp_path, each, {**each, "4-0.tar": of_classes(np.full(30, 4))})
+    assert refused(verdict) == []
+
+
+def test_a_lost_half_of_the_source_is_refused(tmp_path: Path) -> None:
+    verdict = two(tmp_path, tidy(), tidy(SHARDS[:4]))
+    assert refused(verdict) == ["removed_shards"]
+    assert verdict.refused[0].examples == ["night/04.tar", "night/05.tar", "night/06.tar"]
+
+
+def test_corrupt_images_are_refused_by_their_reason(tmp_path: Path) -> None:
+    bad = {shard: Rows(rows.labels, {"corrupt_image": 2}) for shard, rows in tidy(rows=38).items()}
+    verdict = two(tmp_path, tidy(), bad)
+    assert refused(verdict) == ["dead_letters corrupt_image"]
+    assert verdict.refused[0].value == 16
+    assert verdict.refused[0].examples[0]["key"] == "night/00.tar/0038"
+    assert refused(two(tmp_path / "usual", bad, {**bad, **tidy(["new.tar"])})) == []
+
+
+def test_unreadable_shards_are_refused(tmp_path: Path) -> None:
+    bad = {shard: Rows({}, unreadable="truncated_shard") for shard in SHARDS[:3]}
+    verdict = two(tmp_path, tidy(), {**tidy(), **bad})
+    assert "dead_letters truncated_shard" in refused(verdict)
+
+
+def test_too_few_labels_are_refused_in_the_whole_and_in_a_slice(tmp_path: Path) -> None:
+    day = {"day/0.tar": Rows(of_classes(drawn("day", 20)).labels, {"unusable_text": 20})}
+    gate = Gate(dead_letters=1.0, labelled=0.8, slices={"day": Slice(shards="day/*"), "night": Slice(shards="night/*")})
+    assert refused(two(tmp_path, tidy(), {**tidy(), **day}, gate)) == ["labelled day"]
+    with_few = {shard: Rows(rows.labels, {"unusable_text": 40}) for shard, rows in tidy().items()}
+    assert "labelled" in refused(two(tmp_path / "all", tidy(), with_few, gate))
+    assert refused(two(tmp_path / "none", tidy(), tidy(), Gate(slices={"dusk": Slice(shards="dusk/*")}))) == [
+        "labelled dusk"
+    ]
+
+
+def test_another_filter_is_refused(tmp_path: Path) -> None:
+    filtered = {shard: Rows(rows.labels, filtered=30) for shard, rows in tidy().items()}
+    assert "filtered" in refused(two(tmp_path, tidy(), filtered))
+
+
+def test_another_teacher_is_refused_unless_it_is_declared(tmp_path: Path) -> None:
+    assert refused(two(tmp_path, tidy(), tidy(), teacher="large")) == ["meaning kind"]
+    verdict = two(tmp_path / "declared", tidy(), tidy(), Gate(expect_change="larger teacher"), teacher="large")
+    assert refused(verdict) == []
+    assert verdict.to_json()["expect_change"] == "larger teacher"
+
+
+def test_a_shuffled_class_map_is_refused(tmp_path: Path) -> None:
+    """Declared or not: of new shards by their classes, of the same samples by what they were."""
+    turned = {shard: of_classes((drawn(shard) + 2) % len(NAMES)) for shard in SHARDS}
+    new = {f"new/{shard}": rows for shard, rows in turned.items()}
+    assert refused(two(tmp_path, tidy(), {**tidy(), **new})) == ["classes kind"]
+    declared = two(tmp_path / "declared", tidy(), turned, Gate(expect_change="larger teacher"), teacher="large")
+    assert refused(declared) == ["classes kind", "agreement kind"]
+
+
+def test_scores_that_fell_are_refused(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    contract = scores("match", "new", "old", domain="cosine").model_copy(update={"rivals": (("new", "old"),)})
+
+    def rows(mean: float) -> Rows:
+        values = random.normal([mean, 0.2], 0.03, (50, 2)).astype(np.float32)
+        return Rows({"match_new": values[:, 0], "match_old": values[:, 1]})
+
+    good = {shard: rows(0.3) for shard in SHARDS}
+    assert refused(two(tmp_path, good, {**good, "x.tar": rows(0.3)}, contract=contract)) == []
+    neighbours = {f"n-{shard}": rows(0.18) for shard in SHARDS}
+    found = refused(two(tmp_path / "fell", good, {**good, **neighbours}, contract=contract))
+    assert found == ["scores match_new", "wins match_new > match_old"]
+
+
+def test_texts_of_another_length_are_refused(tmp_path: Path) -> None:
+    def rows(words: int, seed: int) -> Rows:
+        lengths = np.random.default_rng(seed).integers(words - 2, words + 3, 50)
+        return Rows({"told_text": [" ".join(["word"] * int(length)) for length in lengths]})
+
+    good = {shard: rows(10, place) for place, shard in enumerate(SHARDS)}
+    contract = text("told")
+    assert refused(two(tmp_path, good, {**good, "x.tar": rows(10, 99)}, contract=contract)) == []
+    found = two(tmp_path / "short", good, {**good, "x.tar": rows(3, 99)}, contract=contract)
+    assert refused(found) == ["lengths told_text: words"]
+
+
+def test_a_prompt_that_yields_empty_answers_is_refused(tmp_path: Path) -> None:
+    """For what it means; declared, for what came of it: dead letters where a guard saw them, else the empty texts."""
+
+    def told(*words: str, dead: int = 0) -> dict[str, Rows]:
+        rows = Rows({"told_text": [*words] * (40 // len(words))}, {"unusable_text": dead} if dead else {})
+        return dict.fromkeys(SHARDS, rows)
+
+    good, contract, declared = told("a red horse", "an owl"), text("told"), Gate(expect_change="shorter prompt")
+    empty = told("", "an owl", "", "a dog")
+    assert "meaning told" in refused(two(tmp_path, good, empty, contract=contract, teacher="prompt"))
+    found = two(tmp_path / "declared", good, empty, declared, contract, teacher="prompt")
+    assert refused(found) == ["flags told_text: empty"]
+    guarded = two(tmp_path / "guarded", good, told("an owl", "a dog", dead=30), declared, contract, teacher="prompt")
+    assert refused(guarded) == ["dead_letters unusable_text"]
+    same = two(tmp_path / "good", good, told("a dog", "an owl"), declared, contract, teacher="prompt")
+    assert refused(same) == []
+
+
+@pytest.mark.parametrize("night", range(10))
+def test_clean_reruns_are_never_refused(tmp_path: Path, night: int) -> None:
+    """Every shard came anew, with other samples of the same kind."""
+    random = np.random.default_rng(night)
+    rows = {
+        shard: of_classes(random.choice(len(NAMES), 40, p=(0.4, 0.3, 0.2, 0.07, 0.03)), 0.9 + 0.001 * night)
+        for shard in SHARDS
+    }
+    assert refused(two(tmp_path, tidy(), rows)) == []
+
+
+def maps_of(quadrants: np.ndarray) -> Rows:
+    """Rows whose left half has one class and right half another."""
+    logits = np.full((len(quadrants), len(NAMES), 4, 4), -4.0, np.float32)
+    for row, (left, right) in enumerate(quadrants):
+        logits[row, left, :, :2] = 4
+        logits[row, right, :, 2:] = 4
+    return as_rows(logits)
+
+
+def as_rows(logits: np.ndarray) -> Rows:
+    encoded = {f"map_{name}": values for name, values in encode(logits, 2).items()}
+    sides = np.full(len(logits), 64, np.int32)
+    return Rows({**encoded, "map_height": sides, "map_width": sides})
+
+
+@pytest.fixture
+def halves() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    return {shard: np.array([random.choice(5, 2, replace=False) for _ in range(20)]) for shard in SHARDS}
+
+
+def gold_of(tmp_path: Path, halves: Mapping[str, np.ndarray]) -> Gold:
+    publish(tmp_path / "gold", MAPS, {shard: maps_of(halves[shard]) for shard in SHARDS[:3]}, NAMES, teacher="people")
+    return Gold(store=str(tmp_path / "gold"))
+
+
+def release_of(tmp_path: Path, halves: Mapping[str, np.ndarray], wrong: float = 0.0, turned: bool = False) -> Release:
+    random = np.random.default_rng(2)
+    shards = {}
+    for shard, pairs in halves.items():
+        said = np.where(random.random(pairs.shape) < wrong, (pairs + 1) % 5, pairs)
+        rows = maps_of(said)
+        if turned:
+            logits = np.full((len(said), len(NAMES), 4, 4), -4.0, np.float32)
+            for row, (left, right) in enumerate(said):
+                logits[row, left, :2], logits[row, right, 2:] = 4, 4
+            rows = as_rows(logits)
+        shards[shard] = rows
+    return publish(tmp_path, MAPS, shards, NAMES)
+
+
+def test_gold_refuses_transposed_maps_and_a_weak_teacher(tmp_path: Path, halves: Mapping[str, np.ndarray]) -> None:
+    gate = Gate(gold=gold_of(tmp_path, halves))
+    good = release_of(tmp_path / "good", halves, wrong=0.05)
+    first = judge(good, None, gate)
+    assert refused(first) == []
+    assert "nothing to compare it with yet" in next(check.text for check in first.checks if check.name == "gold")
+    assert refused(judge(release_of(tmp_path / "same", halves, wrong=0.05), good, gate)) == []
+    weak = judge(release_of(tmp_path / "weak", halves, wrong=0.5), good, gate)
+    assert "gold map" in refused(weak)
+    assert "orientation map" not in refused(weak)
+    turned = judge(release_of(tmp_path / "turned", halves, turned=True), good, gate)
+    assert "orientation map" in refused(turned)
+    assert "are transposed" in next(check.text for check in turned.refused if check.name == "orientation")
+
+
+def test_gold_must_be_of_the_same_samples(tmp_path: Path, halves: Mapping[str, np.ndarray]) -> None:
+    gold = gold_of(tmp_path, halves)
+    others = release_of(tmp_path / "other", {f"x{shard}": pairs for shard, pairs in halves.items()})
+    assert refused(judge(others, None, Gate(gold=gold))) == ["gold map"]
+    least = Gate(gold=gold.model_copy(update={"least": 0.9}))
+    assert refused(judge(release_of(tmp_path / "half", halves, wrong=0.5), None, least)) == ["gold map"]
+
+
+@pytest.mark.parametrize("expected", [0.0, 0.4, 3.0, 900.0, 2000.0])
+def test_what_comes_by_chance(expected: float) -> None:
+    drawn = np.random.default_rng(0).poisson(expected, 20_000)
+    most = most_by_chance(expected)
+    assert (drawn > most).mean() < 0.013
+    assert expected == 0 or (drawn > most - max(1, 0.1 * expected**0.5)).mean() > 0.008
