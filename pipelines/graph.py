@@ -112,7 +112,7 @@ class ReadShards:
         self._job, self._tasks, self._ledger = job, tasks, ledger
 
     def __call__(self) -> Iterable[pa.Table]:
-        stages = Stages("reader", "read")
+        stages = Stages("reader", "load")
         job = ray.get(self._job)
         with contextlib.closing(Watchdog(job.recipe.resources.call_seconds, self._ledger)) as watchdog:
             try:

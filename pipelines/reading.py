@@ -99,7 +99,8 @@ class PartReader:
         if self._count in self._finished:
             return
         self._done, done = None, self._done
-        self._verdict = self._ledger.begin(self._unit, done)
+        with self._stages.in_("wait"):
+            self._verdict = self._ledger.begin(self._unit, done)
         if self._verdict.problem:
             raise BadShard(Reason.PROCESS_DIED, self._verdict.problem)
         if self._watchdog:

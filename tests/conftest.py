@@ -77,7 +77,8 @@ def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Non
     from relabel.labelers import plugins, registry
 
     registry.load_built_in()
-    before = registry.registered()
+    before, seen, places = registry.registered(), dict(plugins._seen), dict(plugins._places)
+    modules = {name: sys.modules[name] for name in seen if name in sys.modules}
     built_in = [cls for cls in before if cls.__module__.startswith("relabel.")]
 
     def forget() -> None:
@@ -97,6 +98,9 @@ def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Non
     yield forget
     forget()
     registry.restore(before)
+    sys.modules.update(modules)
+    plugins._seen.update(seen)
+    plugins._places.update(places)
 
 
 @pytest.fixture(scope="session")

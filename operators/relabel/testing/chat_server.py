@@ -47,7 +47,7 @@ class Account:
 
 
 class ChatServer:
-    """A running server; `account` may be asked at any time."""
+    """A running server; `lines` and `account` may be asked at any time."""
 
     def __init__(self, folder: Path, behaviour: Behaviour) -> None:
         self.folder, self.behaviour = folder, behaviour
@@ -89,7 +89,11 @@ class ChatServer:
         return [json.loads(line) for line in self.log.read_bytes().split(b"\n")[:-1]]
 
     def account(self) -> Account:
-        lines = self.lines()
+        """So far; waits for the lines of answers that have left, which come a moment after them."""
+        deadline, lines = time.monotonic() + READY_SECONDS, self.lines()
+        while open_requests(lines) and time.monotonic() < deadline:
+            time.sleep(0.01)
+            lines = self.lines()
         done = [line for line in lines if line["event"] == "done"]
         told = [line for line in done if line["trouble"] in USAGE_COMES_WITH and line["status"] == 200]
         crashes = [line["at"] for line in lines if line["event"] == "crash"]
@@ -126,6 +130,19 @@ class ChatServer:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+
+def open_requests(lines: list[Json]) -> set[int]:
+    """Numbers of those that were taken and have no end yet; a crash ends all."""
+    taken: set[int] = set()
+    for line in lines:
+        if line["event"] == "take":
+            taken.add(line["number"])
+        elif line["event"] == "done":
+            taken.discard(line["number"])
+        else:
+            taken.clear()
+    return taken
 
 
 @contextlib.contextmanager
