@@ -10,8 +10,8 @@ from jaxtyping import Int64
 
 from relabel.labels.contract import Classes
 
-from .drawing import percent, short_name
 from .readings import NOTHING, Classified, name_of
+from .wording import percent, short_name
 
 
 @dataclasses.dataclass(frozen=True)

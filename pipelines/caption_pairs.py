@@ -14,7 +14,8 @@ from relabel.errors import UsageError
 from relabel.labels.caption import Caption
 
 from .caption_rows import NOTE, draw_caption
-from .drawing import DPI, FAINT, PNG, STYLE, draw_image, shortened
+from .drawing import DPI, FAINT, PNG, STYLE, draw_image
+from .wording import shortened
 
 ROW_INCHES, WIDTH_INCHES = 2.7, 14.0
 HEADER, FOOTER = 0.78, 0.42

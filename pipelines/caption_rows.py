@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 
 from relabel.labels.caption import Caption, Text
 
-from .drawing import FAINT, INK, RULE, PreviewSample, draw_image, shortened, write
+from .drawing import FAINT, INK, RULE, PreviewSample, draw_image, write
+from .wording import shortened
 
 NOTE = (
     "Below each text: its tokens, how it ended, its mean log-probability, how often the engine was asked; in red its "

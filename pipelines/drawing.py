@@ -50,16 +50,3 @@ def draw_image(axes: Axes, image: UInt8[np.ndarray, "height width 3"]) -> None:
 def write(axes: Axes, x: float, y: float, text: str, **font: Any) -> None:
     """Text whose middle lies on `y`."""
     axes.text(x, y, text, va="center", **font)
-
-
-def percent(fraction: float) -> str:
-    return f"{100 * fraction:.0f} %" if fraction >= 0.01 or fraction == 0 else "< 1 %"
-
-
-def short_name(name: str) -> str:
-    """The first of a class's synonyms."""
-    return name.split(",", maxsplit=1)[0].strip()
-
-
-def shortened(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"

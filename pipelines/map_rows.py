@@ -15,7 +15,8 @@ from matplotlib.patches import Rectangle
 
 from relabel.labels.label_map import LabelMap
 
-from .drawing import COLOURS, FAINT, RULE, PreviewSample, backdrop, draw_image, percent, short_name, shortened, write
+from .drawing import COLOURS, FAINT, RULE, PreviewSample, backdrop, draw_image, write
+from .wording import percent, short_name, shortened
 
 NUM_LISTED = 5
 NOTE = (

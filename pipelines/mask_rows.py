@@ -15,7 +15,8 @@ from matplotlib.patches import Rectangle
 
 from relabel.labels.mask import Mask
 
-from .drawing import FAINT, INK, OTHER, RULE, PreviewSample, backdrop, draw_image, percent, short_name, shortened, write
+from .drawing import FAINT, INK, OTHER, RULE, PreviewSample, backdrop, draw_image, write
+from .wording import percent, short_name, shortened
 
 NUM_LISTED = 5
 NOTE = (

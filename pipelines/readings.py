@@ -12,7 +12,7 @@ from relabel.labels.contract import LabelContract
 from relabel.labels.label_map import LabelMap
 from relabel.labels.mask import Mask
 
-from .drawing import percent, short_name
+from .wording import percent, short_name
 
 NOTHING = -1
 """In `cells`: no class."""

@@ -8,12 +8,12 @@ import numpy as np
 from relabel.labels.caption import Caption
 
 from .caption_rows import told
-from .drawing import percent, short_name
 from .mask_rows import ink_on
 from .report_gallery import Shown, told_change
 from .report_media import Finder, Media, overlay, picture
 from .report_samples import Part
 from .side_by_side import Pair, class_colours_of
+from .wording import percent, short_name
 
 DRAWN = ("label_map", "mask")
 """Kinds of labels that lie over a photograph."""

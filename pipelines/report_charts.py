@@ -17,7 +17,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from relabel.labels.distribution import Distribution, edges
 
-from .drawing import STYLE, shortened
+from .drawing import STYLE
+from .wording import shortened
 
 WIDTH = 4.4
 """Inches, of 72 points: about a phone's."""

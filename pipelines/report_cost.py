@@ -14,10 +14,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from relabel.digests import Json
 
-from .drawing import percent
 from .mask_rows import PALETTE
 from .report_charts import BEFORE, INK, RULE, chart
 from .reports import duration
+from .wording import percent
 
 WORK: Sequence[str] = ("infer", "decode", "read", "encode", "write", "commit", "load", "plan", "drive", "retry")
 """Stages in which something is done, by the order of their colours; in others a slot waits, or is not there yet."""

@@ -10,11 +10,11 @@ from markupsafe import Markup
 from relabel.labels.distribution import Distribution
 from relabel.releases.profile import Profile, distance
 
-from .drawing import percent, short_name
 from .gate_drift import class_name
 from .report_charts import chart, draw_classes, draw_spread
 from .report_samples import Part
 from .summary_lines import rate
+from .wording import percent, short_name
 
 MOST_CLASSES = 12
 MOST_CHARTS = 12

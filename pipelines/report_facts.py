@@ -11,8 +11,8 @@ from relabel.releases.release import CANDIDATE, Release, Store
 from relabel.releases.versions import Counts, LabelIdentity, Version
 
 from .comparing import leaves
-from .drawing import shortened
 from .store_commands import named
+from .wording import shortened
 
 Pairs = list[tuple[str, str]]
 

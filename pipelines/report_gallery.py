@@ -11,9 +11,9 @@ from relabel.metrics.caption_match import word_f1, words_of
 from relabel.releases.release import Release, decode
 
 from .agreement import CellAgreement, Correspondence, by_common_ids, cell_agreement, correspond
-from .drawing import percent
 from .readings import Classified, Reading, read
 from .report_samples import Part, Rows, pairs
+from .wording import percent
 
 KINDS = ("label_map", "mask", "classes", "caption")
 """Of labels that have a gallery; numbers are told beside them."""

@@ -6,9 +6,9 @@ from relabel.digests import Json
 
 from .agreement import CellAgreement
 from .comparing import Comparison
-from .drawing import percent
 from .terminal import aligned, size
 from .trying import Tried
+from .wording import percent
 
 UNITS = ((86_400, "days"), (3600, "hours"), (60, "minutes"))
 DETAIL_CHARACTERS = 100

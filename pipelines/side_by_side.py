@@ -21,22 +21,9 @@ from relabel.errors import UsageError
 
 from . import mask_rows
 from .agreement import CellAgreement
-from .drawing import (
-    COLOURS,
-    DPI,
-    FAINT,
-    INK,
-    OTHER,
-    PNG,
-    RULE,
-    STYLE,
-    backdrop,
-    draw_image,
-    percent,
-    shortened,
-    write,
-)
+from .drawing import COLOURS, DPI, FAINT, INK, OTHER, PNG, RULE, STYLE, backdrop, draw_image, write
 from .readings import NOTHING, Classified
+from .wording import percent, shortened
 
 ROW_INCHES, WIDTH_INCHES = 2.7, 14.0
 HEADER, FOOTER = 0.78, 0.42

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .drawing import COLOURS, DPI, FAINT, INK, PNG, RULE, STYLE, shortened, write
+from .drawing import COLOURS, DPI, FAINT, INK, PNG, RULE, STYLE, write
+from .wording import shortened
 
 WIDTH, HEIGHT = 11.0, 6.4
 MOST = 9

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.drawing import COLOURS, PreviewSample, percent, short_name
+from pipelines.drawing import COLOURS, PreviewSample
 from pipelines.map_rows import coloured_cells, view_of
 from pipelines.preview import render
+from pipelines.wording import percent, short_name
 from relabel.errors import UsageError
 from relabel.labels.label_map import LabelMap
 
