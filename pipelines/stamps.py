@@ -99,6 +99,7 @@ def fetch_stamps(cache: Path) -> None:
     """Debian's package (161 MB, checked by apt) unpacked into `cache`, whole or not at all."""
     if missing := [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]:
         raise UsageError(no_stamps(f"this machine has no {' and no '.join(missing)}"))
+    cache = cache.absolute()  # the tools run in a folder below it
     cache.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache.parent, prefix=".stamps-") as work:
         download(Path(work))

@@ -1,5 +1,7 @@
 """Scenes: a function of seed and index, true to their captions, on two sides that share no pair; stamps as they lie."""
 
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from drawn_stamps import small_maker, write_stamps
 
+from pipelines import stamps
 from pipelines.scenes import LAYOUTS, SIZE, Scene, SceneMaker, Side, demo_photos, side_of_pair, write_scenes
 from pipelines.stamps import INSTALLED, PLACE, find_stamps, read_stamps
 from relabel.errors import UsageError
@@ -148,6 +151,27 @@ def test_shards_hold_the_members_of_their_side(maker: SceneMaker, tmp_path: Path
     assert [file.name for file in write_scenes(maker, "tuning", 5, tmp_path / "tuning", shards=1).iterdir()] == [
         "tuning-000.tar"
     ], "no scene lies there twice"
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
+def test_a_package_is_unpacked_below_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "package"
+    write_stamps(package / PLACE)
+    (package / "DEBIAN").mkdir()
+    (package / "DEBIAN" / "control").write_text(
+        "Package: stamps\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: stamps\n"
+    )
+
+    def build(work: Path) -> None:
+        """The archive that `apt-get download` would leave."""
+        subprocess.run(["dpkg-deb", "--build", str(package), str(work.absolute() / "stamps_1_all.deb")], check=True)
+
+    monkeypatch.setattr(stamps, "download", build)
+    monkeypatch.chdir(tmp_path)
+    found = find_stamps(Path("demo/stamps"), installed=tmp_path / "none")
+    assert found == Path("demo/stamps") / PLACE
+    assert len(read_stamps(found, most_words=3)) == 6
+    assert [path.name for path in Path("demo").iterdir()] == ["stamps"], "nothing else is left"
 
 
 @pytest.mark.skipif(not INSTALLED.is_dir(), reason="Debian's package tuxpaint-stamps-default is not installed")
