@@ -96,8 +96,8 @@ def run(
             held.enter_context(session.connected())
             require_travels(job.own_labelers)
         while job.pending:
-            with meter.holding(devices_of(job)):
-                gather(job, results, stop, functools.partial(metered_errors, meter))
+            with meter.holding():
+                gather(job, results, stop, functools.partial(metered_errors, meter), account)
             job = make_job(checked, lock, results)
         make_plan = functools.partial(plan, job, limit, check_content, partition)
         todo, lease = held.enter_context(leased(job, make_plan, stop, if_busy))
@@ -291,12 +291,6 @@ class First:
             self.twice.require_replayed()
             self.ledger.go()
         return True
-
-
-def devices_of(job: Job) -> float:
-    """That gather a statistic: GPUs, or where there are none actors."""
-    pool = actor_pool(job.recipe.resources, 1, 1)
-    return pool.most * (pool.gpus or 1.0)
 
 
 def follow(
