@@ -126,8 +126,11 @@ class Account:
             self._used["driver"] = Used(1, time.monotonic() - self.begun, drove)
 
     @contextlib.contextmanager
-    def graph(self, pools: int, least: int, most: int, readers: int) -> Iterator[None]:
-        """Inside, a graph runs: so many actor pools, each of `least` to `most` devices, and so many readers at once."""
+    def graph(self, pools: int, least: int, most: int, readers: int, labels: bool = True) -> Iterator[None]:
+        """Inside, a graph runs: so many actor pools, each of `least` to `most` devices, and so many readers at once.
+
+        One that makes no `labels` counts, but does not say what a run that does will wait for.
+        """
         with self._lock:
             self._graph = Graph(time.monotonic(), time.time(), pools * least, pools * most, readers)
         try:
@@ -136,7 +139,8 @@ class Account:
             with self._lock:
                 now = time.monotonic()
                 self.graph_seconds += self._running(now)
-                self._used, self._loads = self._so_far(now)
+                self._used, loads = self._so_far(now)
+                self._loads = loads if labels else self._loads
                 self._slots, self._graph = {}, None
 
     def add(self, reports: Iterable[Report], samples: int = 0, dead: int = 0) -> None:

@@ -6,12 +6,13 @@ beside it. What they find is judged by the gate; nothing of it is written.
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from relabel.digests import sha256
+from relabel.digests import Json, sha256
 from relabel.errors import BadShard, ObjectMissing, Refused, StoreCorrupt
 from relabel.labels.shard_file import decode_label_shard
 from relabel.reasons import Status
@@ -34,6 +35,18 @@ SPAN = 64
 """Rows at the beginning of a shard among which its samples are drawn, so that little of it is read."""
 FEWEST = 3
 """Samples, below which it is told and not judged."""
+
+
+class Found(NamedTuple):
+    """How far two labels of one sample agree."""
+
+    kind: str
+    """replay | singly."""
+    label: str
+    shard: str
+    key: str
+    value: float
+    """In [0, 1]."""
 
 
 def tasks_again(todo: Plan) -> list[ShardTask]:
@@ -107,31 +120,47 @@ def compare_again(job: Job, store: ObjectStore, header: Header, labels: pa.Table
 
 
 class Twice:
-    """What a run finds of samples that were labelled twice."""
+    """What is found of samples that were labelled twice, by a run and by those before it whose labels it publishes."""
 
-    def __init__(self, todo: Plan) -> None:
+    def __init__(self, todo: Plan, before: Sequence[Json] = ()) -> None:
+        """`before`: what earlier runs found, as `to_json` has it."""
         self.job, self.parent = todo.job, todo.parent
-        self._found: dict[tuple[str, str], list[tuple[str, str, float]]] = defaultdict(list)
-        """(replay | singly, label) -> shard, key, agreement."""
+        self._found: list[Found] = []
         self._changes: dict[str, list[str]] = {}
         """Label -> what of its numerics is not as it was."""
+        self._before = [Found(*each) for told in before for each in told["found"]]
+        self._changes_before = {label: each for told in before for label, each in told["changes"].items()}
 
     def add(self, header: Header) -> None:
         for label, values in header.found.items():
             kind = "singly" if header.again is None else "replay"
-            self._found[kind, label] += [(header.shard, key, value) for key, value in values]
+            self._found += [Found(kind, label, header.shard, key, value) for key, value in values]
             if header.again is not None:
                 before = header.again["numerics"].get(label)
                 if before is not None:  # else the shard was computed in several ways
                     self._changes[label] = differences(before, header.numerics.get(label))
 
+    def to_json(self) -> Json:
+        """What this run found, so that it is judged also where another one publishes; any thread may ask."""
+        parent = self.parent.number if self.parent else 0
+        return {"parent": parent, "found": [list(each) for each in self._found], "changes": dict(self._changes)}
+
     def checks(self) -> list[Check]:
         """By kind and label."""
-        return [self._check(kind, label, values) for (kind, label), values in sorted(self._found.items()) if values]
+        wanted = {"replay": self.job.recipe.gate.replay, "singly": self.job.recipe.gate.singly}
+        before = [each for each in self._before if wanted[each.kind]]
+        return self._checks([*before, *self._found], {**self._changes_before, **self._changes})
+
+    def _checks(self, found: Sequence[Found], changes: Mapping[str, Sequence[str]]) -> list[Check]:
+        groups: dict[tuple[str, str], list[Found]] = defaultdict(list)
+        for each in found:
+            groups[each.kind, each.label].append(each)
+        return [self._check(*of, each, changes.get(of[1])) for of, each in sorted(groups.items())]
 
     def require_replayed(self) -> None:
-        """Raises Refused where the last release's samples get other labels now."""
-        refused = [check for check in self.checks() if check.name == "replay" and check.refuses]
+        """Raises Refused where the last release's samples get other labels now, whatever they got in runs before."""
+        checks = self._checks(self._found, self._changes)
+        refused = [check for check in checks if check.name == "replay" and check.refuses]
         if refused:
             said = "\n".join(f"  {check.named}: {check.text}" for check in refused)
             raise Refused(
@@ -140,21 +169,20 @@ class Twice:
                 "change is meant: `gate: {expect_change: ...}`, or --set gate.expect_change=..."
             )
 
-    def _check(self, kind: str, label: str, found: Sequence[tuple[str, str, float]]) -> Check:
+    def _check(self, kind: str, label: str, found: Sequence[Found], changes: Sequence[str] | None) -> Check:
         gate = self.job.recipe.gate
-        values = [value for _, _, value in found]
+        values = [each.value for each in found]
         mean, limit = sum(values) / len(values), max(0.0, gate.same - 1 / len(values))
         labeler = next(each for each in self.job.labelers if each.label == label)
         told = "" if repeats(labeler) else " Its engine does not promise to repeat itself: only told."
         if kind == "replay":
             assert self.parent is not None
-            changes = self._changes.get(label)
             how = f", computed otherwise ({'; '.join(changes[:3])})" if changes else ", computed as then"
             what = f"samples of release {self.parent.number} get the same label again{'' if changes is None else how}"
         else:
             what = "samples get the same label alone as among others"
-        worst = sorted((each for each in found if each[2] < 1), key=lambda each: each[2])[:NUM_EXAMPLES]
-        examples = [{"shard": shard, "key": key, "agreement": round(value, 4)} for shard, key, value in worst]
+        worst = sorted((each for each in found if each.value < 1), key=lambda each: each.value)[:NUM_EXAMPLES]
+        examples = [{"shard": each.shard, "key": each.key, "agreement": round(each.value, 4)} for each in worst]
         declared = kind == "replay" and declared_now(gate, self.parent.gate if self.parent else None) is not None
         return Check(
             kind, label, mean >= limit,

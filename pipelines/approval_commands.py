@@ -10,6 +10,7 @@ from relabel.releases.channels import read_moves
 from relabel.releases.doctor import require_commits
 from relabel.releases.release import CANDIDATE
 
+from .reporting import Reporter
 from .store_commands import open_store
 from .terminal import Add, add_store, emit, say
 
@@ -41,7 +42,8 @@ def decide_command(options: argparse.Namespace, word: Word) -> int:
     candidate = read_candidate(store, options.candidate.removeprefix(CANDIDATE))
     decision = decide(store, candidate, word, options.by, options.reason, options.group)
     decisions = approved(store, candidate)
-    release = publish_approved(store, candidate, decisions) if decisions else None
+    page = [functools.partial(Reporter, store)] if (candidate.version.recipe or {}).get("report") else []
+    release = publish_approved(store, candidate, decisions, *page) if decisions else None
     said = read_decisions(store, candidate.run_id)
     missing = [group for group in groups_of(candidate) if group not in said]
     if options.json:

@@ -8,12 +8,13 @@ from pydantic import Field, field_validator, model_validator
 from relabel.digests import Json
 
 from .section import Section
+from .store_config import StorageOptions, StoreUrl
 
 
 class Gold(Section):
     """Labels that are known to be right: a release in another store, of some of the same samples."""
 
-    store: str = Field(min_length=1)
+    store: StoreUrl
     """Its path or URL. Samples are joined by shard, key and digest: label the same source, or some shards of it."""
     release: str = "latest"
     """`latest`, a number or a tag."""
@@ -26,7 +27,7 @@ class Gold(Section):
     class, or of samples with it; of captions the word F1. Default: none but that of the last release."""
     drop: float = Field(default=0.02, ge=0, le=1)
     """By how much it may fall below that of the last release, beside what chance explains."""
-    storage_options: dict[str, Any] = Field(default_factory=dict)
+    storage_options: StorageOptions = Field(default_factory=dict)
     """fsspec options of the store."""
 
 
@@ -109,6 +110,12 @@ class Gate(Section):
         if len(set(groups)) < len(groups):
             raise ValueError(f"expected each group once, got {list(groups)}")
         return groups
+
+    @model_validator(mode="after")
+    def asks_somebody(self) -> "Gate":
+        if self.off and self.approval:
+            raise ValueError("off asks for nothing, approval for people: leave one out")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -29,17 +29,19 @@ from relabel.shards.shard import Member, Shard
 from relabel.statistics.statistic import State, Statistic, from_bytes, to_bytes
 from relabel.storage.objects import ObjectStore
 
+from .account import Account
 from .asking import open_stage
-from .cluster import actor_pool
+from .cluster import Pool, actor_pool
 from .graph import MAX_READ_TASKS, RemoteLedger, configure, events, group, loads_nothing
 from .job import Job, Pass, ShardTask
-from .labelling import batch_of
+from .labelling import batch_of, device_stages
 from .ledger import Keeper
 from .opening import open_source
 from .parts import Header, contents, from_ipc
 from .progress import Tally, shown
 from .reading import read_parts
 from .results import Results
+from .stages import Report, Stages
 from .stopping import Stopped, StopRequest
 from .watchdog import Watchdog, leave
 
@@ -49,8 +51,9 @@ MERGED_AT_ONCE, MERGED_BYTES = 256, 256 << 20
 ATTEMPTS = 5
 
 
-def gather(job: Job, results: Results, stop: StopRequest, ray_errors: "Errors") -> None:
+def gather(job: Job, results: Results, stop: StopRequest, ray_errors: "Errors", account: Account) -> None:
     """Gather what `job.pending` wants over all shards of the source and freeze its result. Needs a connected Ray.
+    `account` is told where the time went.
 
     Where the passes before it saw other shards, they are to be made again first: nothing is gathered then.
 
@@ -65,7 +68,7 @@ def gather(job: Job, results: Results, stop: StopRequest, ray_errors: "Errors") 
     if results.begin_again(wanted, manifest):
         return
     for _ in range(ATTEMPTS):
-        states = fold(job, wanted, shards, stop, ray_errors)
+        states = fold(job, wanted, shards, stop, ray_errors, account)
         try:
             state = merged(store, wanted.statistic, states)
         except ObjectMissing:  # another run, or partition, that gathers the same was first, and cleared up
@@ -84,7 +87,9 @@ def gather(job: Job, results: Results, stop: StopRequest, ray_errors: "Errors") 
     in_threads(store.delete, states)
 
 
-def fold(job: Job, wanted: Pass, shards: Sequence[Shard], stop: StopRequest, ray_errors: "Errors") -> list[str]:
+def fold(
+    job: Job, wanted: Pass, shards: Sequence[Shard], stop: StopRequest, ray_errors: "Errors", account: Account
+) -> list[str]:
     """The paths of the states of all shards, once every one of them was written."""
     store = job.open_store()
     states = {shard.token: state_path(wanted, shard) for shard in shards}
@@ -93,9 +98,18 @@ def fold(job: Job, wanted: Pass, shards: Sequence[Shard], stop: StopRequest, ray
     if todo:
         tally = Tally(len(todo), "gathering")
         tally.stage = f"statistic {wanted.statistic.name} of {job.labelers[-1].label}"
-        told = events(build(job, wanted, todo))
-        with shown(tally), stop.heard(), ray_errors(), contextlib.closing(told):
-            for _ in stop.until_stopped(told):
+        dataset, pool = build(job, wanted, todo)
+        account.gpus, account.cpus_per_device = pool.gpus, job.recipe.resources.threads
+        with (
+            shown(tally),
+            stop.heard(),
+            ray_errors(),
+            account.graph(1, pool.least, pool.most, pool.readers, labels=False),
+            account.driver.in_("wait"),
+            contextlib.closing(events(dataset)) as told,
+        ):
+            for text in stop.until_stopped(told):
+                account.add(Report(*each) for each in json.loads(text))
                 tally.shard(dead=False)
         if stop.made:
             raise Stopped(
@@ -146,8 +160,8 @@ def merged(store: ObjectStore, statistic: Statistic, paths: Sequence[str]) -> St
     return state
 
 
-def build(job: Job, wanted: Pass, shards: Sequence[Shard]) -> ray.data.Dataset:
-    """The lazy graph: one event per shard whose state was written.
+def build(job: Job, wanted: Pass, shards: Sequence[Shard]) -> tuple[ray.data.Dataset, Pool]:
+    """The lazy graph: one event per shard whose state was written, the reports of its slot; and how many slots it has.
 
     By tasks, which take the processes that are there; by actors where a step before it has a model to load. Raises
     UsageError where the cluster has no room for one of them.
@@ -158,25 +172,27 @@ def build(job: Job, wanted: Pass, shards: Sequence[Shard]) -> ray.data.Dataset:
     configure()
     dataset, ledger = ray.data.from_arrow(tables), RemoteLedger()
     one_each: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus = max(1, int(total.get("CPU", 1) // resources.threads))
     if all(map(loads_nothing, job.labelers[:-1])):
         fold = functools.partial(fold_shards, ray.put((job, wanted)), ledger)
-        return dataset.map_batches(fold, num_cpus=resources.threads, **one_each)
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return dataset.map_batches(fold, num_cpus=resources.threads, **one_each), Pool(0, 0, 0.0, cpus)
     gpus = pool.gpus
-    room = total["GPU"] // gpus if gpus else total.get("CPU", 1) // resources.threads
-    return dataset.map_batches(
+    most = max(1, min(int(total["GPU"] // gpus) if gpus else cpus, len(tables)))
+    dataset = dataset.map_batches(
         Folder,
-        fn_constructor_args=(job, wanted, ledger),
-        compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(int(room), len(tables)))),
+        fn_constructor_args=(job, wanted, ledger, device_stages),
+        compute=ActorPoolStrategy(min_size=1, max_size=most),
         num_gpus=gpus or None,
         num_cpus=0 if gpus else resources.threads,
         **one_each,
     )
+    return dataset, Pool(1, most, gpus)
 
 
 def fold_shards(told: "ray.ObjectRef[tuple[Job, Pass]]", ledger: Keeper, shards: pa.Table) -> pa.Table:
     """As a task."""
-    folder = Folder(*ray.get(told), ledger)
+    folder = Folder(*ray.get(told), ledger, lambda label: Stages("reader", "load"))
     with contextlib.closing(folder):
         try:
             return folder(shards)
@@ -187,37 +203,48 @@ def fold_shards(told: "ray.ObjectRef[tuple[Job, Pass]]", ledger: Keeper, shards:
 class Folder:
     """Reads shards, labels them as far as the statistic needs it, and leaves the state of each in the store."""
 
-    def __init__(self, job: Job, wanted: Pass, ledger: Keeper) -> None:
-        self._job, self._wanted, self._ledger = job, wanted, ledger
+    def __init__(self, job: Job, wanted: Pass, ledger: Keeper, slot: Callable[[str], Stages]) -> None:
+        """`slot`: the stages of the task or actor that this is, which says so by the label."""
+        self._job, self._wanted, self._ledger, self._slot = job, wanted, ledger, slot(wanted.label)
         self._watchdog = Watchdog(job.recipe.resources.call_seconds, ledger)
         device = "cuda" if ray.get_gpu_ids() else "cpu"
         before = range(len(job.labelers) - 1)
-        self._stages = [open_stage(job, index, device, ledger, self._watchdog) for index in before]
+        self._stages = [open_stage(job, index, device, ledger, self._watchdog, self._slot) for index in before]
+        self._slot.enter("idle")
 
     def __call__(self, shards: pa.Table) -> pa.Table:
-        store = self._job.open_store()
-        found = [shard_of(text) for text in shards["shard"].to_pylist()]
-        for shard in found:
-            store.put(state_path(self._wanted, shard), to_bytes(self._state(shard)))
-        return pa.table({"event": [shard.token for shard in found]})
+        store, told = self._job.open_store(), []
+        for shard in map(shard_of, shards["shard"].to_pylist()):
+            usage: list[Report] = []
+            state = self._state(shard, usage)
+            with self._slot.in_("write"):
+                store.put(state_path(self._wanted, shard), to_bytes(state))
+            self._slot.enter("idle")
+            told.append(json.dumps([*usage, self._slot.take()]))
+        return pa.table({"event": told})
 
     def close(self) -> None:
         self._watchdog.close()
 
-    def _state(self, shard: Shard) -> State:
-        """Of all rows that have a label so far; of a shard that cannot be read to its end, of none."""
+    def _state(self, shard: Shard, usage: list[Report]) -> State:
+        """Of all rows that have a label so far; of a shard that cannot be read to its end, of none. `usage` grows by
+        what its parts took.
+        """
         labeler, statistic = self._job.labelers[-1], self._wanted.statistic
         state = statistic.empty()
-        for part in read_parts(self._job, ShardTask(shard), self._ledger, self._watchdog):
-            if Header.from_json(part["header"][0].as_py()).problem is not None:
+        for part in read_parts(self._job, ShardTask(shard), self._ledger, self._watchdog, self._slot):
+            header = Header.from_json(part["header"][0].as_py())
+            if header.problem is not None:
+                usage += header.usage
                 return statistic.empty()
             for stage in self._stages:
                 part = stage(part)
+            usage += Header.from_json(part["header"][0].as_py()).usage
             rows = from_ipc(contents(part["rows"]))
             prepared = rows.filter(rows["prepared"])
             alive = np.flatnonzero(pc.equal(prepared["status"], str(Status.OK)).to_numpy())
             if len(alive):
-                with calling(type(labeler), "statistic"):
+                with self._slot.in_("infer"), calling(type(labeler), "statistic"):
                     state = statistic.update(state, batch_of(labeler, part, alive, len(prepared)))
         return state
 

@@ -123,15 +123,19 @@ class Owner:
     uid: str
 
 
-def tonight(template: str, owner: Owner | None, zone: str, now: dt.datetime) -> str:
-    """`relabel-maps-202611300200`: by when the CronJob was due, not by when its pod came to start."""
-    due = SCHEDULED.search(owner.name) if owner else None
-    moment = dt.datetime.fromtimestamp(int(due[1]) * 60, dt.UTC) if due else now
+def due(owner: Owner | None, now: dt.datetime) -> dt.datetime:
+    """When the CronJob was due, not when its pod came to start; `now` where no schedule made the Job."""
+    minute = SCHEDULED.search(owner.name) if owner else None
+    return dt.datetime.fromtimestamp(int(minute[1]) * 60, dt.UTC) if minute else now
+
+
+def tonight(template: str, moment: dt.datetime, zone: str) -> str:
+    """`relabel-maps-202611300200`."""
     return f"{template}-{moment.astimezone(zoneinfo.ZoneInfo(zone)):%Y%m%d%H%M}"
 
 
-def dated(template: Json, name: str, owner: Owner | None, seconds: int) -> Json:
-    """The RayJob of that name: what the suspended one says, with so many seconds to end in."""
+def dated(template: Json, name: str, owner: Owner | None, seconds: int, date: dt.date | None) -> Json:
+    """The RayJob of that name: what the suspended one says, with so many seconds to end in, and the night's date."""
     kept = {key: dict(template["metadata"].get(key) or {}) for key in ("labels", "annotations")}
     kept["annotations"].pop("kubectl.kubernetes.io/last-applied-configuration", None)
     metadata = {"name": name, **kept}
@@ -139,15 +143,19 @@ def dated(template: Json, name: str, owner: Owner | None, seconds: int) -> Json:
         metadata["ownerReferences"] = [{"apiVersion": "batch/v1", "kind": "Job", "name": owner.name, "uid": owner.uid}]
     limit = min(seconds, template["spec"].get("activeDeadlineSeconds") or seconds)
     spec = {**template["spec"], "suspend": False, "activeDeadlineSeconds": max(limit, MIN_SECONDS)}
+    if date is not None:
+        spec["entrypoint"] = f"{spec['entrypoint']} --date {date}"
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
 
 
 class Launch:
     """One night's work."""
 
-    def __init__(self, api: Api, say: Say, deadline: float, poll: float = POLL_SECONDS) -> None:
-        """`deadline` in seconds from now."""
-        self.api, self.say, self.poll = api, say, poll
+    def __init__(
+        self, api: Api, say: Say, deadline: float, date: dt.date | None = None, poll: float = POLL_SECONDS
+    ) -> None:
+        """`deadline` in seconds from now. `date`: what every attempt is told, however late it starts; None: nothing."""
+        self.api, self.say, self.date, self.poll = api, say, date, poll
         self.ends = time.monotonic() + deadline
 
     def run(self, template: str, name: str, owner: Owner | None, retries: int) -> int:
@@ -167,7 +175,7 @@ class Launch:
 
     def attempt(self, template: Json, name: str, owner: Owner | None) -> int:
         """Create the RayJob, or find it, and wait for its end."""
-        rayjob = dated(template, name, owner, int(self.ends - time.monotonic()))
+        rayjob = dated(template, name, owner, int(self.ends - time.monotonic()), self.date)
         created = self.patiently(lambda: self.api.create(rayjob))
         self.say(f"created the RayJob {name}" if created else f"the RayJob {name} is there already; waiting for it")
         self.say(f"its log: kubectl --namespace {self.api.namespace} logs --follow job/{name}")

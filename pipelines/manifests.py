@@ -17,6 +17,7 @@ from relabel.digests import Json, digest
 from relabel.errors import UsageError
 
 from .launching import EXIT_CODES
+from .nightly_policy import Nightly
 from .recipe import Recipe
 from .shipping import Shipment
 
@@ -86,7 +87,7 @@ def objects(shipment: Shipment, settings: Settings, ray_cron: bool = False) -> l
             service_account(LAUNCH_ACCOUNT, "Who the CronJob is: it creates RayJobs and reads them, nothing else."),
             *launch_rights(),
             rayjob(name, shipment, settings, suspend=True),
-            cron_job(name, settings),
+            cron_job(name, shipment.recipe, settings),
         ]
     return [placed(each, settings.namespace, labels) for each in every]
 
@@ -264,10 +265,11 @@ def resources(cpus: str, memory: str, gpus: int = 0) -> Json:
     return {"requests": most, "limits": dict(most)}
 
 
-def cron_job(name: str, settings: Settings) -> Json:
-    seconds = settings.deadline_seconds
+def cron_job(name: str, recipe: Recipe, settings: Settings) -> Json:
+    seconds, policy = settings.deadline_seconds, recipe.nightly or Nightly()
     program = ["python", "-m", "relabel.pipelines", "launch", name, "--deadline", f"{seconds}s",
-               "--retries", str(settings.retries), "--time-zone", settings.time_zone]  # fmt: skip
+               "--retries", str(settings.retries), "--time-zone", settings.time_zone,
+               "--dates-in", policy.time_zone]  # fmt: skip
     told = {"JOB_NAME": "job-name", "JOB_UID": "controller-uid"}
     container = {
         "name": "launch",

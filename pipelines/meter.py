@@ -2,13 +2,11 @@
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 
 from relabel.errors import OverBudget
 
 from .account import Account
-from .prices import HOUR
 from .recipe import Recipe
 from .stopping import StopRequest
 
@@ -16,26 +14,20 @@ LOOK_SECONDS = 0.5
 
 
 class Meter:
-    """Of one run: its account, and the devices that gathered statistics before."""
+    """Of one run."""
 
     def __init__(self, recipe: Recipe, stop: StopRequest, account: Account) -> None:
-        self.budget, self.price, self.stop, self.account = recipe.budget, recipe.prices.device_hour, stop, account
+        self.budget, self.stop, self.account = recipe.budget, stop, account
         self.over = ""
         """Which limit is reached, and with how much; "" while none is."""
-        self._gathered = 0.0
-        """Device seconds."""
 
     @contextlib.contextmanager
-    def holding(self, devices: float = 0.0) -> Iterator[None]:
-        """Inside it is measured: what the account knows, and so many `devices` that it does not know of."""
-        done, begun, before = threading.Event(), time.monotonic(), self._gathered
-
-        def measure() -> None:
-            self._gathered = before + devices * (time.monotonic() - begun)
+    def holding(self) -> Iterator[None]:
+        """Inside the account is looked at from time to time."""
+        done = threading.Event()
 
         def watch() -> None:
             while not done.wait(LOOK_SECONDS):
-                measure()
                 if not self.over and (found := self.exceeded()):
                     self.over = found
                     self.stop.make(f"its budget ({found})")
@@ -49,25 +41,17 @@ class Meter:
             done.set()
             if thread.is_alive():
                 thread.join()
-            measure()
-
-    @property
-    def device_hours(self) -> float:
-        return self._gathered / HOUR + self.account.cost().device_hours
-
-    @property
-    def usd(self) -> float:
-        return self._gathered / HOUR * (self.price or 0.0) + self.account.cost().usd
 
     def exceeded(self) -> str:
         """The limit that is reached."""
         budget = self.budget
         if budget is None:
             return ""
-        if budget.device_hours is not None and self.device_hours >= budget.device_hours:
-            return f"{self.device_hours:.3g} of {budget.device_hours:g} device hours"
-        if budget.usd is not None and self.usd >= budget.usd:
-            return f"{self.usd:.3g} of {budget.usd:g} USD"
+        cost = self.account.cost()
+        if budget.device_hours is not None and cost.device_hours >= budget.device_hours:
+            return f"{cost.device_hours:.3g} of {budget.device_hours:g} device hours"
+        if budget.usd is not None and cost.usd >= budget.usd:
+            return f"{cost.usd:.3g} of {budget.usd:g} USD"
         return ""
 
     def require_within(self, what: str) -> None:

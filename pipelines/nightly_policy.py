@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from relabel.storage.filesystems import check_options, check_url
-
 from .section import Section
+from .store_config import StorageOptions, StoreUrl
 
 DURATION = r"^\d+(\.\d+)?[smhd]$"
 DEADLINE = r"^(\d+(\.\d+)?[smhd]|([01]\d|2[0-3]):[0-5]\d)$"
@@ -23,30 +22,18 @@ def seconds_of(duration: str) -> float:
 class After(Section):
     """Another line of releases that comes first. In YAML a plain string is its store."""
 
-    store: str = Field(min_length=1)
+    store: StoreUrl
     """Path or URL. Where the recipe's source is that store (`kind: release`), its new release is what is read."""
     wait: str = Field(default="2h", pattern=DURATION)
     """How long the night waits for a release that this line has not seen, or for that line's own night of the date to
     be done without one. Then it fails (exit code 1), and the date stays open."""
-    storage_options: dict[str, Any] = Field(default_factory=dict)
+    storage_options: StorageOptions = Field(default_factory=dict)
     """fsspec options of the store."""
 
     @model_validator(mode="before")
     @classmethod
     def from_store(cls, value: Any) -> Any:
         return {"store": value} if isinstance(value, str) else value
-
-    @field_validator("store")
-    @classmethod
-    def names_a_place(cls, store: str) -> str:
-        check_url(store)
-        return store
-
-    @field_validator("storage_options")
-    @classmethod
-    def holds_no_secret(cls, options: dict[str, Any]) -> dict[str, Any]:
-        check_options(options)
-        return options
 
 
 class Notify(Section):

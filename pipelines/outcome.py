@@ -7,7 +7,7 @@ from pathlib import Path
 from relabel.digests import Json, digest
 from relabel.labelers.engines.spending import Spent
 from relabel.labels.summary import from_json
-from relabel.releases.commit import Draft, Proposal, commit
+from relabel.releases.commit import Draft, Judge, commit
 from relabel.releases.receipts import Receipt
 from relabel.releases.versions import Version
 
@@ -142,7 +142,7 @@ def draft(
     )
 
 
-def checks(job: Job, forced: str | None, twice: Twice | None) -> Callable[[Proposal], Version]:
+def checks(job: Job, forced: str | None, twice: Twice | None) -> Judge:
     """What a candidate goes through before it is published: the gate, and the page about it."""
     store = job.open_store()
     gate = Gatekeeper(store, job.recipe.gate, forced, twice)

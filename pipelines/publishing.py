@@ -10,10 +10,12 @@ from relabel.releases.doctor import require_commits
 from relabel.releases.leases import holders
 
 from .account import Account
+from .again import Twice
 from .loading import load, lock_path
 from .outcome import Outcome, draft, publish
 from .plan import Plan, make_job, plan
 from .recipe import Recipe
+from .recording import found_before
 
 SHOWN_SHARDS = 3
 
@@ -33,7 +35,8 @@ def publish_finished(
         raise Refused(describe_open(todo))
     require_commits(job.open_store())
     account = Account(job.recipe.prices)
-    return publish(todo, dict(todo.done), account, functools.partial(draft, account=account, forced=forced))
+    make_draft = functools.partial(draft, account=account, forced=forced, twice=Twice(todo, found_before(todo)))
+    return publish(todo, dict(todo.done), account, make_draft)
 
 
 def describe_open(todo: Plan) -> str:

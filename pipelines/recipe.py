@@ -11,12 +11,13 @@ from relabel.errors import describe_unknown
 from relabel.reasons import DEAD_REASONS
 from relabel.releases.leases import DEFAULT_SECONDS
 from relabel.shards.source import SourceConfig
-from relabel.storage.filesystems import check_options, check_url, is_local, local_path
+from relabel.storage.filesystems import check_url
 
 from .gate_policy import Gate
 from .nightly_policy import Nightly
 from .prices import Prices
 from .section import Section
+from .store_config import StoreConfig
 
 OWNER = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 """What Kubernetes takes as the value of a label."""
@@ -57,34 +58,6 @@ class Step(Section):
             raise ValueError(f"a step names one operator (`- label_map: {{...}}`), got {sorted(map(str, value))}")
         [operator] = operators
         return {"operator": operator, "parameters": value[operator] or {}, "label": value.get("as", operator)}
-
-
-class StoreConfig(Section):
-    """Where releases go. In YAML a plain string is the URL."""
-
-    url: str = Field(min_length=1)
-    """A folder (relative to the current one), or any fsspec URL (`s3://bucket/prefix`)."""
-    storage_options: dict[str, Any] = Field(default_factory=dict)
-    """fsspec options (`endpoint_url`, `profile`); secrets only as `${ENV_NAME}`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def from_url(cls, value: Any) -> Any:
-        return {"url": value} if isinstance(value, str) else value
-
-    @field_validator("url")
-    @classmethod
-    def names_a_place(cls, url: str) -> str:
-        check_url(url)
-        if is_local(url):
-            local_path(url)
-        return url
-
-    @field_validator("storage_options")
-    @classmethod
-    def holds_no_secret(cls, options: dict[str, Any]) -> dict[str, Any]:
-        check_options(options)
-        return options
 
 
 class ActorRange(Section):

@@ -1,7 +1,7 @@
 """Recording: what a run says of itself while it works, in its store, so that any machine can tell (`status`, `cost`).
 
-One small object per run, `runs/RUN.json`, written again from time to time. It decides nothing: a run goes on where it
-cannot be written.
+One small object per run, `runs/RUN.json`, written again from time to time. A run goes on where it cannot be written. It
+decides nothing but this: what a run found of samples labelled twice is judged also where another one publishes.
 """
 
 import contextlib
@@ -18,9 +18,12 @@ from relabel.errors import RelabelError, StorageError, StorageFull, StoreCorrupt
 from relabel.redaction import redacted
 from relabel.releases.leases import BEATS
 from relabel.releases.stored import in_threads
+from relabel.releases.versions import version_path
 from relabel.storage.objects import ObjectStore
 
+from .again import Twice
 from .job import Job
+from .plan import Plan
 from .progress import Tally
 from .stopping import Stopped
 
@@ -55,6 +58,8 @@ class RunRecord:
     """`Tally.to_json`."""
     usage: Json
     """`Account.to_json`."""
+    twice: Json = None
+    """`Twice.to_json`; None where none were to be labelled twice, or an older relabel wrote it."""
 
     @property
     def path(self) -> str:
@@ -64,8 +69,8 @@ class RunRecord:
 class Recorder:
     """Writes one run's record."""
 
-    def __init__(self, job: Job, partition: str, tally: Tally) -> None:
-        self._store, self._tally = job.open_store(), tally
+    def __init__(self, job: Job, partition: str, tally: Tally, twice: Twice | None) -> None:
+        self._store, self._tally, self._twice = job.open_store(), tally, twice
         self.record = RunRecord(
             run_id=job.run_id,
             name=job.recipe.name,
@@ -90,6 +95,7 @@ class Recorder:
     def write(self, **changes: Any) -> None:
         """With what changed, and where the run is now."""
         told = {"progress": self._tally.to_json(), "usage": self._tally.account.to_json(), "updated": now()}
+        told["twice"] = None if self._twice is None else self._twice.to_json()
         self.record = dataclasses.replace(self.record, **told, **changes)
         try:
             self._store.put(self.record.path, seal({"format": 1, **dataclasses.asdict(self.record)}))
@@ -100,9 +106,9 @@ class Recorder:
 
 
 @contextlib.contextmanager
-def recorded(job: Job, partition: str, tally: Tally) -> Iterator[Recorder]:
+def recorded(job: Job, partition: str, tally: Tally, twice: Twice | None = None) -> Iterator[Recorder]:
     """Inside, the run's record follows it; its last word is how the run ended, of a good end the caller's."""
-    recorder, done = Recorder(job, partition, tally), threading.Event()
+    recorder, done = Recorder(job, partition, tally, twice), threading.Event()
     seconds = job.recipe.resources.lease_seconds / BEATS
 
     def follow() -> None:
@@ -131,18 +137,37 @@ def now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
-def read_records(store: ObjectStore) -> tuple[list[RunRecord], list[str]]:
-    """Every run's record, oldest first; and of those that cannot be read, why."""
+def read_records(store: ObjectStore, since: float = 0.0) -> tuple[list[RunRecord], list[str]]:
+    """Every run's record, oldest first; and of those that cannot be read, why. Only those written since a moment by the
+    server's clock.
+    """
     damaged: list[str] = []
 
     def read(path: str) -> RunRecord | None:
         try:
             fields = unseal(store.get(path), store.full_url(path))
-            names = {field.name for field in dataclasses.fields(RunRecord)}
-            return RunRecord(**{name: fields[name] for name in names})
+            names = {field.name for field in dataclasses.fields(RunRecord)} - {"twice"}
+            return RunRecord(**{name: fields[name] for name in names}, twice=fields.get("twice"))
         except (StoreCorrupt, KeyError) as error:
             damaged.append(str(error) if isinstance(error, StoreCorrupt) else f"{store.full_url(path)} lacks {error}")
             return None
 
-    records = [each for each in in_threads(read, list(store.names(FOLDER))) if each is not None]
+    paths = [info.path for info in store.list(FOLDER) if info.modified >= since]
+    records = [each for each in in_threads(read, paths) if each is not None]
     return sorted(records, key=lambda record: (record.started, record.run_id)), sorted(damaged)
+
+
+def found_before(todo: Plan) -> list[Json]:
+    """What earlier runs found of samples labelled twice: those whose labels would be published for the first time.
+
+    They were planned against the last release, so they wrote their records after it. One that was killed may have found
+    more than its record says.
+    """
+    job, parent = todo.job, todo.parent
+    runs = {receipt.run_id for receipt in todo.done.values()}
+    if job.recipe.gate.off or not runs:
+        return []
+    store = job.open_store()
+    records, _ = read_records(store, store.head(version_path(parent.number)).modified if parent else 0.0)
+    found = [record.twice for record in records if record.run_id in runs and record.twice]
+    return [each for each in found if each["parent"] == (parent.number if parent else 0)]

@@ -1,10 +1,11 @@
-"""Reporting: the page that a run writes beside its release, named by its content, before the commit."""
+"""Reporting: the page that a run or an approval writes beside its release, named by its content, before the commit."""
 
 import dataclasses
-from collections.abc import Callable
+import sys
 
+from relabel.errors import RelabelError
 from relabel.releases.cards import FOLDER
-from relabel.releases.commit import Proposal
+from relabel.releases.commit import Judge, Proposal
 from relabel.releases.release import Release, Store
 from relabel.releases.stored import create_named
 from relabel.releases.versions import Version
@@ -17,11 +18,11 @@ KIND = "report"
 @dataclasses.dataclass(frozen=True)
 class Reporter:
     """Judges as `gate` does, then writes the page; one of a release that is not published after all is garbage, which
-    `collect` finds.
+    `collect` finds. A release whose page cannot be made is published without it.
     """
 
     store: ObjectStore
-    gate: Callable[[Proposal], Version]
+    gate: Judge
 
     def __call__(self, proposal: Proposal) -> Version:
         """The candidate with its verdict and its page; milestones have none."""
@@ -30,6 +31,14 @@ class Reporter:
             return judged
         from .report import encoded, page_of
 
-        page = page_of(Store(self.store), Release(self.store, judged))
-        made = create_named(self.store, FOLDER, encoded(page), ".html")
+        try:
+            page = page_of(Store(self.store), Release(self.store, judged))
+            made = create_named(self.store, FOLDER, encoded(page), ".html")
+        except RelabelError as error:
+            print(
+                f"relabel: release {judged.version} has no page, which could not be made: {error} `relabel report "
+                f"{self.store.url} --release {judged.version}` makes one.",
+                file=sys.stderr,
+            )
+            return judged
         return judged.model_copy(update={"cards": {**judged.cards, KIND: made}})

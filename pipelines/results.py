@@ -16,7 +16,7 @@ from relabel.storage.objects import ObjectStore, settle
 from relabel.storage.opening import open_store
 
 from .job import Pass
-from .recipe import StoreConfig
+from .store_config import StoreConfig
 
 FOLDER = "statistics"
 NAME = re.compile(r"g(\d{4,})\.json")

@@ -46,7 +46,7 @@ from .progress import Tally, shown
 from .projection import project_rest, tell_projection
 from .ray_errors import ray_errors
 from .recipe import Recipe
-from .recording import recorded
+from .recording import found_before, recorded
 from .results import Results
 from .stages import Report
 from .stopping import GRACE_SECONDS, Stopped, StopRequest
@@ -96,8 +96,8 @@ def run(
             held.enter_context(session.connected())
             require_travels(job.own_labelers)
         while job.pending:
-            with meter.holding(devices_of(job)):
-                gather(job, results, stop, functools.partial(metered_errors, meter))
+            with meter.holding():
+                gather(job, results, stop, functools.partial(metered_errors, meter), account)
             job = make_job(checked, lock, results)
         make_plan = functools.partial(plan, job, limit, check_content, partition)
         todo, lease = held.enter_context(leased(job, make_plan, stop, if_busy))
@@ -106,7 +106,7 @@ def run(
         refuse_undeclared(todo)
         if not accept_recompute:
             refuse_recompute(todo)
-        receipts, twice = dict(todo.done), Twice(todo)
+        receipts, twice = dict(todo.done), Twice(todo, found_before(todo))
         if seen is not None:
             seen(todo, receipts)
         drafted = functools.partial(draft, account=account, lease=lease, bring_back=bring_back, twice=twice)
@@ -159,7 +159,7 @@ def carry_out(
         with stop.heard():
             return finish(todo, receipts, tally.account)
     partition = "" if todo.partition.whole else str(todo.partition)
-    with bound(run_id=todo.run_id), recorded(todo.job, partition, tally) as recorder:
+    with bound(run_id=todo.run_id), recorded(todo.job, partition, tally, twice) as recorder:
         label_all(todo, receipts, stop, session, midway, twice, meter, tally)
         with stop.heard():
             tally.account.driver.enter("commit")
@@ -291,12 +291,6 @@ class First:
             self.twice.require_replayed()
             self.ledger.go()
         return True
-
-
-def devices_of(job: Job) -> float:
-    """That gather a statistic: GPUs, or where there are none actors."""
-    pool = actor_pool(job.recipe.resources, 1, 1)
-    return pool.most * (pool.gpus or 1.0)
 
 
 def follow(

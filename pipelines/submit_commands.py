@@ -32,6 +32,10 @@ def declare(add: Add) -> None:
     launch.add_argument("--deadline", type=seconds, default=8 * 3600, metavar="TIME", help="90m, 8h (default: 8h)")
     launch.add_argument("--retries", type=int, default=2, metavar="N", help="after exit code 1 (default: %(default)s)")
     launch.add_argument("--time-zone", type=time_zone, default="Etc/UTC", metavar="ZONE", help="of the dated name")
+    launch.add_argument(
+        "--dates-in", type=time_zone, metavar="ZONE",
+        help="tell `nightly` its date, that on which it was due in this zone (default: it takes the day it starts on)",
+    )  # fmt: skip
     launch.add_argument("--server", metavar="URL", help="the API server (default: that of this pod's cluster)")
 
 
@@ -141,18 +145,18 @@ def manifest_command(options: argparse.Namespace) -> int:
 
 
 def launch_command(options: argparse.Namespace) -> int:
-    from .launching import Api, Launch, Owner, tonight
+    from .launching import Api, Launch, Owner, due, tonight
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the first process of a container hears nothing else
     name, uid = os.environ.get("JOB_NAME"), os.environ.get("JOB_UID")
     owner = Owner(name, uid) if name and uid else None
     api = Api.of_pod(options.server)
-    night = tonight(options.rayjob, owner, options.time_zone, dt.datetime.now(dt.UTC))
-    code = Launch(api, lambda text: print(text, flush=True), float(options.deadline)).run(
-        options.rayjob, night, owner, options.retries
-    )
+    moment = due(owner, dt.datetime.now(dt.UTC))
+    date = moment.astimezone(zoneinfo.ZoneInfo(options.dates_in)).date() if options.dates_in else None
+    launch = Launch(api, lambda text: print(text, flush=True), float(options.deadline), date)
+    code = launch.run(options.rayjob, tonight(options.rayjob, moment, options.time_zone), owner, options.retries)
     if code:
-        print(f"relabel: the night ended with exit code {code}; deploy/README.md says what to do", file=sys.stderr)
+        print(f"relabel: the night ended with exit code {code}; the README's runbook says what to do", file=sys.stderr)
     return code
 
 

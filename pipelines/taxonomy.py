@@ -19,6 +19,7 @@ from relabel.labels.taxonomy import Taxonomy, first_free, parse_taxonomy
 from relabel.storage.objects import ObjectStore, settle
 from relabel.storage.opening import open_store
 
+from .account import Account
 from .gathering import gather
 from .in_process import device_for
 from .loading import SHIPPED, load, load_as, read
@@ -121,7 +122,7 @@ def sample(recipe: TaxonomyRecipe, refit: bool) -> list[str]:
     with contextlib.closing(session_of(job, None)) as session:
         if job.pending:
             with session.connected():
-                gather(job, results, stop, ray_errors)
+                gather(job, results, stop, ray_errors, Account())
             job = make_job(checked, None, results)
     texts = [str(text) for text in job.labelers[0].finished[0]["texts"]]
     if len(texts) < 2:

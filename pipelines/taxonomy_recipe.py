@@ -8,8 +8,9 @@ from relabel.labelers.engines.choice import EngineChoice
 from relabel.labelers.taxonomy_build import TaxonomySettings
 from relabel.shards.source import SourceConfig
 
-from .recipe import Resources, StoreConfig
+from .recipe import Resources
 from .section import Section
+from .store_config import StoreConfig
 
 
 class TaxonomyRecipe(Section):

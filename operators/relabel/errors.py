@@ -66,11 +66,11 @@ class StoreCorrupt(Refused):
 
 
 class Recalled(Refused):
-    """The release that is open was recalled; the message says why."""
+    """The release that is open was recalled, or retired; the message says why."""
 
 
 class RecallWarning(UserWarning):
-    """The release that is open was recalled; the message says why."""
+    """The release that is open was recalled, or retired; the message says why."""
 
 
 class TooManyDeadLetters(RelabelError):

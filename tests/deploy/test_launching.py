@@ -9,7 +9,7 @@ from fake_kubernetes import Cluster, account, served
 
 from pipelines import launching
 from pipelines.command_line import main
-from pipelines.launching import Api, Late, Launch, Owner, dated, tonight
+from pipelines.launching import Api, Late, Launch, Owner, dated, due, tonight
 from relabel.errors import AccessDenied, RelabelError, UsageError
 from relabel.testing.servers import free_ports
 
@@ -26,6 +26,7 @@ TEMPLATE: dict[str, Any] = {
     "status": {"jobDeploymentStatus": "Suspended"},
 }  # fmt: skip
 OWNER = Owner("relabel-maps-29410200", "b2b1")
+DATE = dt.date(2025, 11, 30)
 
 
 def failed(code: int | None, reason: str = "AppFailed") -> dict[str, Any]:
@@ -43,7 +44,7 @@ def night(cluster: Cluster, folder: Path, deadline: float = 30.0, retries: int =
     cluster.rayjobs.setdefault("relabel-maps", TEMPLATE)
     said: list[str] = []
     with served(cluster) as url:
-        launch = Launch(Api(url, "night", account(folder / "account")), said.append, deadline, poll=0.01)
+        launch = Launch(Api(url, "night", account(folder / "account")), said.append, deadline, DATE, poll=0.01)
         return launch.run("relabel-maps", "relabel-maps-202511300200", OWNER, retries), said
 
 
@@ -75,7 +76,9 @@ def test_an_interruption_is_tried_again_on_a_fresh_cluster(tmp_path: Path) -> No
     cluster.scripts["relabel-maps-202511300200-r1"] = [failed(None, "PreRunningDeadlineExceeded")]
     code, _ = night(cluster, tmp_path)
     assert code == 0
-    assert list(cluster.rayjobs)[1:] == [f"relabel-maps-202511300200{suffix}" for suffix in ("", "-r1", "-r2")]
+    names = [f"relabel-maps-202511300200{suffix}" for suffix in ("", "-r1", "-r2")]
+    assert list(cluster.rayjobs)[1:] == names
+    assert {cluster.rayjobs[name]["spec"]["entrypoint"] for name in names} == {"x --date 2025-11-30"}, "also after it"
 
 
 @pytest.mark.parametrize(
@@ -160,18 +163,18 @@ def test_without_the_rayjob_to_copy_the_message_says_what_to_apply(tmp_path: Pat
         Launch(Api(url, "night", account(tmp_path / "account")), lambda _: None, 5.0).run("relabel-maps", "x", None, 0)
 
 
-def test_a_night_is_named_by_when_it_was_due() -> None:
+def test_a_night_is_of_when_it_was_due() -> None:
     late = dt.datetime(2026, 12, 1, 5, tzinfo=dt.UTC)
-    due = int(dt.datetime(2026, 11, 30, 1, tzinfo=dt.UTC).timestamp()) // 60
-    assert (
-        tonight("relabel-maps", Owner(f"relabel-maps-{due}", "u"), "Europe/Berlin", late) == "relabel-maps-202611300200"
-    )
-    assert tonight("relabel-maps", Owner("by-hand", "u"), "Etc/UTC", late) == "relabel-maps-202612010500"
-    assert tonight("relabel-maps", None, "Asia/Tokyo", late) == "relabel-maps-202612011400"
+    moment = dt.datetime(2026, 11, 30, 1, tzinfo=dt.UTC)
+    assert due(Owner(f"relabel-maps-{int(moment.timestamp()) // 60}", "u"), late) == moment
+    assert due(Owner("by-hand", "u"), late) == late
+    assert due(None, late) == late
+    assert tonight("relabel-maps", moment, "Europe/Berlin") == "relabel-maps-202611300200"
+    assert tonight("relabel-maps", late, "Asia/Tokyo") == "relabel-maps-202612011400"
 
 
 def test_a_copy_keeps_what_people_wrote() -> None:
-    made = dated(TEMPLATE, "x", None, 100_000)
+    made = dated(TEMPLATE, "x", None, 100_000, None)
     assert made["metadata"] == {
         "name": "x",
         "labels": TEMPLATE["metadata"]["labels"],
@@ -187,8 +190,20 @@ def test_the_command_runs_in_a_pod_only(capfd: pytest.CaptureFixture[str], monke
     assert "runs in a pod" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "entrypoint"),
+    [
+        ([], "x"),
+        (["--dates-in", "UTC"], "x --date 2025-12-01"),
+        (["--dates-in", "Asia/Tokyo"], "x --date 2025-12-02"),
+    ],
+)
 def test_the_command_from_a_pod(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    entrypoint: str,
 ) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(launching, "POLL_SECONDS", 0.01)
@@ -200,5 +215,7 @@ def test_the_command_from_a_pod(
     cluster = Cluster(failed(3))
     cluster.rayjobs["relabel-maps"] = TEMPLATE
     with served(cluster) as url:
-        assert main(["launch", "relabel-maps", "--server", url, "--deadline", "10s"]) == 3
-    assert "created the RayJob relabel-maps-202512" in capfd.readouterr().out
+        assert main(["launch", "relabel-maps", "--server", url, "--deadline", "10s", *arguments]) == 3
+    [name] = set(cluster.rayjobs) - {"relabel-maps"}
+    assert f"created the RayJob {name}" in capfd.readouterr().out
+    assert cluster.rayjobs[name]["spec"]["entrypoint"] == entrypoint

@@ -100,6 +100,11 @@ def test_a_night_starts_a_dated_copy_of_a_suspended_rayjob(printed: Print) -> No
     command = cron["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["command"]
     assert command[3:5] == ["launch", "relabel-maps"]
     assert command[command.index("--deadline") + 1] == "21600s"
+    assert command[command.index("--dates-in") + 1] == "UTC", "a date is what `nightly` takes for one"
+    there = kinds(printed(*NIGHTLY, "--set", "nightly.time_zone=Asia/Tokyo"))["CronJob/relabel-maps"]["spec"]
+    assert there["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["command"][-2:] == [
+        "--dates-in", "Asia/Tokyo",
+    ]  # fmt: skip
 
 
 def test_rights_are_the_least(printed: Print) -> None:

@@ -255,3 +255,17 @@ def test_what_comes_by_chance(expected: float) -> None:
     most = most_by_chance(expected)
     assert (drawn > most).mean() < 0.013
     assert expected == 0 or (drawn > most - max(1, 0.1 * expected**0.5)).mean() > 0.008
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"off": True, "approval": ["owners"]}, "off asks for nothing, approval for people"),
+        ({"gold": {"store": "gold", "storage_options": {"secret": "a-literal-one"}}}, "secret"),
+        ({"gold": {"store": "s3:///gold"}}, "names no bucket"),
+    ],
+)
+def test_a_policy_that_cannot_be_meant_is_refused(wrong: Any, what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        Gate.model_validate(wrong)
+    assert Gate.model_validate("off").off

@@ -11,6 +11,8 @@ import ray
 from releases_of_photos import write_tar
 
 from pipelines import gathering
+from pipelines.account import Account
+from pipelines.cluster import Pool
 from pipelines.job import Job
 from pipelines.loading import load
 from pipelines.plan import make_job
@@ -44,14 +46,16 @@ def gathered(job: Job, monkeypatch: pytest.MonkeyPatch, build: Any) -> Results:
     results = Results(job.recipe.store)
     assert job.pending is not None
     results.tell(job.labelers[1], 1, job.selection)
-    monkeypatch.setattr(gathering, "build", lambda job, wanted, shards: (job.open_store(), wanted, shards))
+    monkeypatch.setattr(
+        gathering, "build", lambda job, wanted, shards: ((job.open_store(), wanted, shards), Pool(0, 0, 0.0))
+    )
 
     def events(told: Any) -> Any:
         build(*told)
-        yield from (shard.token for shard in told[2])
+        yield from ("[]" for _ in told[2])
 
     monkeypatch.setattr(gathering, "events", events)
-    gathering.gather(job, results, StopRequest(), contextlib.nullcontext)
+    gathering.gather(job, results, StopRequest(), contextlib.nullcontext, Account())
     return results
 
 

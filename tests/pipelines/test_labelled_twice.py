@@ -9,6 +9,7 @@ from releases_of_photos import write_tar
 
 from pipelines import run
 from pipelines.again import FEWEST
+from pipelines.publishing import publish_finished
 from pipelines.same import sameness
 from relabel.errors import Refused
 from relabel.labels.class_map import ClassMap
@@ -16,6 +17,7 @@ from relabel.labels.contract import Column, Geometry, LabelContract
 from relabel.labels.kinds import classes, embedding, scores, text
 from relabel.labels.label_map import encode, label_map_contract
 from relabel.labels.shard_file import label_columns
+from relabel.releases.partitions import Partition
 
 WORDS = ("one", "three", "four", "eleven", "of", "nineteen", "a", "seventeen", "two", "thirty")
 
@@ -74,6 +76,37 @@ def test_labels_that_depend_on_their_neighbours_are_refused(tmp_path: Path, ray_
     outcome = run(recipe(tmp_path))
     assert check_of(outcome, "singly")["value"] == 1
     assert FEWEST <= 4
+
+
+def test_what_partitions_labelled_twice_is_judged_where_they_are_published(tmp_path: Path, ray_cluster: None) -> None:
+    (tmp_path / "factor").write_text("1.0")
+    names = [f"{number}.tar" for number in range(8)]
+    halves = [Partition(1, 2), Partition(2, 2)]
+    assert all(any(half.holds(name) for name in names[4:]) for half in halves), "each has something to label"
+    add_shards(tmp_path / "in", *names[:4])
+    run(recipe(tmp_path))
+    add_shards(tmp_path / "in", *names[4:])
+    for half in halves:
+        assert not run(recipe(tmp_path), partition=half).published
+    release = publish_finished(recipe(tmp_path, same=0.95))
+    assert "32 of 32 samples of release 1 get the same label again" in check_of(release, "replay")["text"]
+    assert "8 of 8 samples get the same label alone" in check_of(release, "singly")["text"]
+
+    add_shards(tmp_path / "in", "8.tar")
+    last = run(recipe(tmp_path))
+    assert "16 of 16 samples of release 2" in check_of(last, "replay")["text"], "its own only"
+
+
+def test_what_was_refused_stays_so_for_who_publishes_it_later(tmp_path: Path, ray_cluster: None) -> None:
+    (tmp_path / "factor").write_text("1.0")
+    add_shards(tmp_path / "in", "0.tar", "1.tar")
+    leaking = recipe(tmp_path, leaks=True)
+    for again in (run, run, publish_finished):
+        with pytest.raises(Refused, match=r"singly of drifting: 0 of 4 samples get the same label alone"):
+            again(leaking)
+    forced = publish_finished(leaking, forced="so be it")
+    assert forced.release is not None
+    assert forced.release.gate["verdict"] == "forced"
 
 
 NAMES = ("dog", "cat", "horse", "owl", "whale")

@@ -64,6 +64,8 @@ def test_the_section_is_checked() -> None:
         ({"retention": {"keep": 3, "grace": "2h"}}, "at least 1d"),
         ({"retention": 0}, "greater than or equal to 1"),
         ({"deadline": "25:00"}, "match pattern"),
+        ({"after": "s3:///labels"}, "names no bucket"),
+        ({"after": {"store": "there", "storage_options": {"secret": "a-literal-one"}}}, "secret"),
     ):
         with pytest.raises(ValueError, match=what):
             Nightly.model_validate(wrong)

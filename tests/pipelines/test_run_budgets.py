@@ -43,13 +43,13 @@ def metered(**sections: Any) -> tuple[Meter, StopRequest]:
 
 def test_device_hours_are_those_held() -> None:
     meter, stop = metered(budget={"device_hours": 2 / SECONDS_PER_HOUR})
-    with meter.holding(4.0):
+    with meter.holding(), meter.account.graph(1, 4, 4, 1):
         deadline = time.monotonic() + 20
         while not stop.made and time.monotonic() < deadline:
             time.sleep(0.05)
     assert stop.made
     assert "device hours" in stop.by
-    assert meter.device_hours * SECONDS_PER_HOUR >= 2
+    assert meter.account.cost().device_hours * SECONDS_PER_HOUR >= 2
     with pytest.raises(
         OverBudget, match=r"budget is spent .*2 of 5 shards finished.*Run the same command again"
     ) as caught:
@@ -60,7 +60,7 @@ def test_device_hours_are_those_held() -> None:
 def test_money_is_devices_and_services() -> None:
     meter, stop = metered(budget={"usd": 3}, prices={"device_hour": 0})
     meter.account.spend({"caption": {"requests": 3, "cost": "1.5"}, "judge": {"cost": "1.25"}})
-    with meter.holding(1.0):
+    with meter.holding(), meter.account.graph(1, 1, 1, 1):
         time.sleep(0.6)
         assert not stop.made
         meter.account.spend({"judge": {"cost": "0.5"}})
@@ -68,12 +68,12 @@ def test_money_is_devices_and_services() -> None:
         while not stop.made and time.monotonic() < deadline:
             time.sleep(0.05)
     assert "3.25 of 3 USD" in stop.by
-    assert meter.usd == pytest.approx(float(Decimal("3.25")))
+    assert meter.account.cost().usd == pytest.approx(float(Decimal("3.25")))
 
 
 def test_without_a_budget_nothing_stops() -> None:
     meter, stop = metered()
-    with meter.holding(1e9):
+    with meter.holding(), meter.account.graph(1, 10**9, 10**9, 1):
         time.sleep(0.6)
     assert not stop.made
     meter.require_within("")

@@ -12,6 +12,7 @@ from releases_of_photos import open_release, shas, write_tar
 from pipelines import run
 from pipelines.command_line import main
 from pipelines.loading import load
+from pipelines.outcome import Outcome
 from pipelines.plan import make_job, plan
 from relabel.errors import Recalled, Refused, UnknownName, UsageError
 from relabel.reasons import Reason, Status
@@ -65,11 +66,23 @@ def expected() -> dict[tuple[str, str], float]:
     return {name: (value - values.mean()) / spread for name, value in lengths.items()}
 
 
+def counted(outcome: Outcome, kind: str) -> dict[str, Any]:
+    """What the account says of one kind of slot; the stages of each kind sum to the time that it was held."""
+    usage = outcome.account.to_json()
+    for slots in usage["slots"].values():
+        assert sum(each["wall"] for each in slots["stages"].values()) == pytest.approx(slots["held_seconds"], abs=0.05)
+    found: dict[str, Any] = usage["slots"][kind]
+    return found
+
+
 def test_steps_that_need_the_whole_data_set_get_it_in_one_recipe_or_over_a_release(
     texts: Path, tmp_path: Path, ray_cluster: None
 ) -> None:
-    whole = run(of_texts(texts, tmp_path / "whole", "tell", "deviate")).release
-    assert whole is not None
+    outcome = run(of_texts(texts, tmp_path / "whole", "tell", "deviate"))
+    assert outcome.published
+    reader = counted(outcome, "reader")
+    assert reader["slots"] == 3 * 3, "two passes, by tasks, and the labelling"
+    assert {"read", "infer", "write"} <= reader["stages"].keys()
     found = deviations(tmp_path / "whole")
     assert found.keys() == expected().keys()
     assert found == pytest.approx(expected(), rel=1e-6)
@@ -228,6 +241,15 @@ def test_a_sample_that_kills_while_it_is_gathered_costs_itself(tmp_path: Path, r
     [mean, _] = released.labels["deviate"].identity["statistics"]
     held = json.loads((tmp_path / "store" / mean["path"]).read_bytes())
     assert held["result"] == {"count": 8, "mean": 4.5}
+
+
+def test_actors_that_gather_are_devices_of_the_account(tmp_path: Path, ray_cluster: None) -> None:
+    write_tar(tmp_path / "in" / "0.tar", {f"{row}.txt": b"x" * (row + 1) for row in range(8)})
+    steps = ("impatient", {"deviate": {"label": "impatient"}})  # which loads something
+    wanted = recipe({"path": f"{tmp_path}/in/*.tar"}, tmp_path / "store", *steps)
+    device = counted(run({**wanted, "plugins": [*PLUGINS, "impatient"]}), "device")
+    assert device["slots"] == 2 + 2, "an actor in each of two passes, and one for each step"
+    assert {"start", "load", "read", "infer", "write", "idle"} <= device["stages"].keys()
 
 
 def test_a_result_that_is_gone_is_a_problem_of_the_release(texts: Path, tmp_path: Path, ray_cluster: None) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relabel.errors import Refused
+from relabel.errors import Recalled, RecallWarning, Refused
 from relabel.releases.collect import DAY_SECONDS, apply_plan, plan_collect, planner
 from relabel.releases.commit import commit
 from relabel.releases.release import Store
@@ -71,6 +71,25 @@ def test_a_retired_release_says_so(store: MemoryStore) -> None:
     report = verify(store, 2, "full")
     assert (report.problems, report.counts["retired"]) == ([], 1)
     assert Store(store).release(3).number == 3
+
+
+def test_a_training_job_hears_of_it_while_the_files_are_there(store: MemoryStore) -> None:
+    tagged, warned, strict, deaf = (
+        Store(store).release(number, recalled=policy)
+        for number, policy in ((1, "error"), (2, "warn"), (2, "error"), (2, "ignore"))
+    )
+    Store(store).tag("golden", 1)
+    retire(store, 2)
+    deaf.check_recall()
+    tagged.check_recall()
+    with pytest.warns(RecallWarning, match=r"release 2 of memory was retired: the last 2 are kept.*newer one"):
+        warned.check_recall()
+    assert warned.table("a.tar").num_rows
+    with pytest.raises(Refused, match="release 2 of memory was retired"):
+        strict.check_recall()
+    Store(store).recall(2, "wrong as well")
+    with pytest.raises(Recalled, match="wrong as well"):
+        strict.check_recall()
 
 
 def test_what_has_a_tag_stays(store: MemoryStore) -> None:

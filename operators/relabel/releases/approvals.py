@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from ..digests import Json
@@ -12,7 +12,7 @@ from ..errors import Refused, UsageError
 from ..storage.objects import ObjectStore
 from . import notices
 from .candidates import Candidate, candidate_path
-from .commit import Draft, Proposal, commit, moment
+from .commit import Draft, Judge, Proposal, commit, moment
 from .leases import server_now
 from .receipts import Receipts
 from .revert import receipt_of, refuse_unfit
@@ -111,9 +111,15 @@ def approved(store: ObjectStore, candidate: Candidate) -> dict[str, Decision] | 
     return {group: decisions[group] for group in groups}
 
 
-def publish_approved(store: ObjectStore, candidate: Candidate, decisions: Mapping[str, Decision]) -> Version:
+def publish_approved(
+    store: ObjectStore,
+    candidate: Candidate,
+    decisions: Mapping[str, Decision],
+    around: Callable[[Judge], Judge] = lambda judge: judge,
+) -> Version:
     """Publish a candidate as it was approved; nothing where it stands already.
 
+    `around`: what else is made of it before it is published.
     Raises Refused where another release was published since, or data of it is gone.
     """
     wanted, parent = candidate.version, require_current(store, candidate)
@@ -142,7 +148,9 @@ def publish_approved(store: ObjectStore, candidate: Candidate, decisions: Mappin
             selection=wanted.selection,
             source=wanted.source,
             recipe=wanted.recipe,
-            gate=gate,
+            gate=around(gate),
+            meta=wanted.meta,
+            usage=wanted.usage,
         ),
     )
 

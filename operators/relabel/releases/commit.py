@@ -66,7 +66,7 @@ class Draft:
     """The release whose labels this one publishes again."""
     bring_back: bool = False
     """Publish also labels that a revert or a recall before the run was planned took out of use."""
-    gate: "Callable[[Proposal], Version] | None" = None
+    gate: "Judge | None" = None
     """Judges the candidate, which has all it needs in the store but is not published: returns it with the verdict, or
     raises Refused."""
     meta: Json = None
@@ -105,6 +105,9 @@ class Proposal:
     """Oldest first; the last is what the version follows."""
     held: Mapping[str, Entry]
     """The entries of that last one; none where its labels mean something else."""
+
+
+Judge = Callable[[Proposal], Version]
 
 
 def commit(store: ObjectStore, draft: Draft) -> Version:

@@ -41,7 +41,7 @@ from .letters import read_letters
 from .lookup import find_version
 from .recalls import find_recall, read_recalls, write_recall
 from .redactions import Redactions, read_redactions
-from .retirements import refuse_retired
+from .retirements import find_retirement, refuse_retired
 from .revert import revert
 from .segments import Entry, EntryColumns, read_segments, recounted
 from .stored import Stored
@@ -90,20 +90,27 @@ class Release:
         self._last: tuple[str, pa.Table] | None = None
 
     def check_recall(self) -> None:
-        """Look again whether this release was recalled and what was withdrawn; a training job asks once an epoch.
+        """Look again whether this release was recalled or retired, and what was withdrawn; a training job asks once an
+        epoch.
 
-        Warns with RecallWarning or raises Recalled, as `recalled` said when the release was opened.
+        Warns with RecallWarning or raises Recalled (Refused where it was retired), as `recalled` said when the release
+        was opened. What is retired is still there for the grace of the store's nightly job.
         """
         self._forget()
-        reason = None if self.policy == "ignore" else find_recall(self.objects, self.number)
-        if reason is not None:
-            what = (
+        if self.policy == "ignore":
+            return
+        if (reason := find_recall(self.objects, self.number)) is not None:
+            error: Refused = Recalled(
                 f"release {self.number} of {self.objects.url} was recalled: {reason} Use another one: `latest` passes "
                 "over recalled releases."
             )
-            if self.policy == "error":
-                raise Recalled(what)
-            warnings.warn(what, RecallWarning, stacklevel=2)
+        elif (retired := find_retirement(self.objects, self.number)) is not None:
+            error = Refused(retired)
+        else:
+            return
+        if self.policy == "error":
+            raise error
+        warnings.warn(str(error), RecallWarning, stacklevel=2)
 
     def _forget(self) -> None:
         """What may have changed since it was read."""

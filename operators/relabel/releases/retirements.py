@@ -55,11 +55,18 @@ def protected(store: ObjectStore) -> frozenset[int]:
     return frozenset({*read_tags(store).values(), *read_channels(store).values()})
 
 
+def find_retirement(store: ObjectStore, number: int) -> str | None:
+    """What to say of a release that is retired; None where it is not."""
+    if not store.exists(retired_path(number)) or number not in read_retired(store):
+        return None
+    keep = notices.read(store, retired_path(number))["keep"]
+    return (
+        f"release {number} of {store.url} was retired: the last {keep} are kept, and its label files may be "
+        "deleted. Open a newer one (`relabel log`). What is to stay is given a tag (`relabel tag`) before."
+    )
+
+
 def refuse_retired(store: ObjectStore, number: int) -> None:
     """Raises Refused where a release is retired."""
-    if store.exists(retired_path(number)) and number in read_retired(store):
-        keep = notices.read(store, retired_path(number))["keep"]
-        raise Refused(
-            f"release {number} of {store.url} was retired: the last {keep} are kept, and its label files may be "
-            "deleted. Open a newer one (`relabel log`). What is to stay is given a tag (`relabel tag`) before."
-        )
+    if (why := find_retirement(store, number)) is not None:
+        raise Refused(why)
