@@ -166,7 +166,8 @@ def test_a_night_is_named_by_when_it_was_due() -> None:
     assert (
         tonight("relabel-maps", Owner(f"relabel-maps-{due}", "u"), "Europe/Berlin", late) == "relabel-maps-202611300200"
     )
-    assert tonight("relabel-maps", Owner("by-hand", "u"), "Etc/UTC", late) == "relabel-maps-202612010500"
+    for by_hand in ("by-hand", "by-hand-20261130"):
+        assert tonight("relabel-maps", Owner(by_hand, "u"), "Etc/UTC", late) == "relabel-maps-202612010500"
     assert tonight("relabel-maps", None, "Asia/Tokyo", late) == "relabel-maps-202612011400"
 
 
@@ -185,6 +186,14 @@ def test_the_command_runs_in_a_pod_only(capfd: pytest.CaptureFixture[str], monke
     monkeypatch.setattr("signal.signal", lambda *_: None)
     assert main(["launch", "relabel-maps"]) == 2
     assert "runs in a pod" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["-1", "10", "two"])
+def test_retries_are_a_digit(number: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["launch", "relabel-maps", f"--retries={number}"])
+    assert caught.value.code == 2
+    assert f"expected a number from 0 to 9, got '{number}'" in capfd.readouterr().err
 
 
 def test_the_command_from_a_pod(
