@@ -127,6 +127,7 @@ def manifest_command(options: argparse.Namespace) -> int:
         image=options.image, namespace=options.namespace, cpus=options.cpus, memory=options.memory, gpus=options.gpus,
         workers=options.workers or ((actors.min, actors.max) if actors else (1, 1)), secret=options.secret,
         deadline_seconds=options.deadline, schedule=options.schedule, time_zone=options.time_zone,
+        overrides=options.overrides,
     )  # fmt: skip
     if options.ray_cron and options.schedule is None:
         raise UsageError("--ray-cron needs a --schedule.")
