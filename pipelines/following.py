@@ -170,7 +170,7 @@ class Head:
             raise Lost(
                 f"the head at {self._jobs.address} no longer knows the job {self._job}: it was started anew, and the "
                 "job ended with it. Finished shards are kept; submit the same recipe again, it goes on. A run that was "
-                "killed holds the store until its lease expires: add `--if-busy wait`."
+                "killed holds the store until its lease expires: add `--if-busy wait` (`nightly` waits by itself)."
             ) from None
         except Unreachable as error:
             now = time.monotonic()

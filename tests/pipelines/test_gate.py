@@ -1,5 +1,7 @@
 """The gate: what hurts is refused with the right reason, ordinary growth never is."""
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,14 @@ from planted_releases import Rows, publish
 from pipelines.gate import Verdict, judge
 from pipelines.gate_checks import most_by_chance
 from pipelines.gate_policy import Gate, Gold, Slice
+from pipelines.gatekeeper import Gatekeeper
+from pipelines.report_facts import next_commands
 from relabel.errors import StoreCorrupt
 from relabel.labels.class_map import ClassMap
 from relabel.labels.contract import Geometry, LabelContract
 from relabel.labels.kinds import classes, scores, text
 from relabel.labels.label_map import encode, label_map_contract
-from relabel.releases.release import Release
+from relabel.releases.release import Release, Store
 
 NAMES = ("dog", "cat", "horse", "owl", "whale")
 KINDS = classes("kind", NAMES)
@@ -310,3 +314,12 @@ def test_damage_in_the_last_release_does_not_hold_up_what_mends_it(
     verdict = judge(after, before, Gate(expect_change="larger teacher"))
     assert refused(verdict) == ["agreement"], "what cannot be looked at is refused, and may be forced"
     assert "cannot be compared with release 1" in verdict.refused[0].text
+
+
+def test_commands_can_be_typed_as_they_are_told(tmp_path: Path) -> None:
+    release = publish(tmp_path / "my store", KINDS, tidy(), NAMES)
+    told = Gatekeeper(release.objects, Gate()).refusal(judge(release, None, Gate()), release.version)
+    commands = re.findall(r"`(relabel (?:report|diff) [^`]*)`", told)
+    commands += [command for command, _ in next_commands(Store(release.objects), release, candidate=False)]
+    assert len(commands) == 3
+    assert {shlex.split(command)[2] for command in commands} == {str(tmp_path / "my store")}
