@@ -96,7 +96,8 @@ class Recorder:
         except StorageError as error:
             print(f"relabel: the run's record is not written ({error})", file=sys.stderr, flush=True)
             if isinstance(error, StorageFull):  # the end of the run's lease needs the room more
-                self._store.delete(self.record.path)
+                with contextlib.suppress(StorageError):
+                    self._store.delete(self.record.path)
 
 
 @contextlib.contextmanager
