@@ -73,12 +73,15 @@ def promote_command(options: argparse.Namespace) -> int:
 
 
 def channels_command(options: argparse.Namespace) -> int:
-    moves = read_moves(open_store(options).objects)
+    store = open_store(options)
+    moves, recalls = read_moves(store.objects), store.recalls()
     if options.json:
         emit({name: [move.to_json() for move in each] for name, each in moves.items()})
         return 0
     for name, each in moves.items():
-        say(f"{name} is release {each[-1].release}")
+        now = each[-1].release
+        bad = f", which is RECALLED ({recalls[now]}): `relabel promote` moves it" if now in recalls else ""
+        say(f"{name} is release {now}{bad}")
         for move in reversed(each):
             say(
                 f"    {move.created}  release {move.release} by {move.by}" + (f": {move.reason}" if move.reason else "")

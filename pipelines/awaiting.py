@@ -15,6 +15,8 @@ from relabel.storage.opening import open_store
 from .nightly_policy import After, seconds_of
 
 POLL_SECONDS = 30.0
+AHEAD = dt.timedelta(1)
+"""By how much another line's date may be ahead: it may live in another time zone."""
 CLOCK_SECONDS = 0.001
 """What differences of the server's times may be off by."""
 
@@ -54,12 +56,12 @@ def newest(store: ObjectStore) -> int:
 
 
 def night_is_done(store: ObjectStore, date: dt.date) -> bool:
-    done, _ = since_done(store)
+    done, _ = since_done(store, date + AHEAD)
     return done is not None and done.date >= date
 
 
 def late(store: ObjectStore, after: After, date: dt.date, latest: int) -> str:
-    _, later = since_done(store)
+    _, later = since_done(store, date + AHEAD)
     last = f" Its last attempt ({later[-1].date}): {later[-1].state}, {later[-1].why}" if later else ""
     have = f"release {latest}, which this line has seen" if latest else "no release yet"
     return (

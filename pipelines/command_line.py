@@ -26,6 +26,7 @@ from . import (
     taxonomy_commands,
     tune_commands,
 )
+from .terminal import visible
 
 EXIT_CODES = """exit codes:
   0  done, also when there was nothing to do
@@ -68,7 +69,7 @@ def report(options: argparse.Namespace, error: RelabelError) -> None:
     if logs.form() == "json":
         logs.tell("error", [], fields)
     else:
-        print(f"relabel: {error}", file=sys.stderr)
+        print(visible(f"relabel: {error}"), file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -25,7 +25,9 @@ class Alert:
 
     name: str
     expr: str
-    """PromQL in which `{relabel_...}` is a metric as it is exported."""
+    """PromQL in which `{relabel_...}` is a metric as it is exported. A counter is there from its first event on, so
+    that `increase` and `rate` do not see that one: what may happen once is told by the counter itself.
+    """
     holds: str
     """So long before it fires."""
     severity: str
@@ -42,7 +44,8 @@ ALERTS = (
         "5m",
         "page",
         "a run has labelled nothing for 15 minutes",
-        "`relabel status $store` says who is at work and what it waits for. `relabel stop $store` ends the run, and "
+        "Since its start, or since its last part. `relabel status $store` says who is at work and what it waits for. "
+        "`relabel stop $store` ends the run, and "
         "running again goes on where it stopped.",
     ),
     Alert(
@@ -56,7 +59,7 @@ ALERTS = (
     ),
     Alert(
         "RelabelDeadShards",
-        f"sum by ({BY}) (increase({{relabel_dead_shards}}[1h])) > 0",
+        f"sum by ({BY}) ({{relabel_dead_shards}}) > 0",
         "1m",
         "ticket",
         "a shard cannot be read",
@@ -174,7 +177,7 @@ def panels() -> list[Panel]:
             "short",
             {
                 "dead letters/s of {{recipe}}": "sum by (recipe) (rate({relabel_dead_letters}{@}[5m]))",
-                "dead shards of {{recipe}}": "sum by (recipe) (increase({relabel_dead_shards}{@}[1h]))",
+                "dead shards of {{recipe}} so far": "sum by (recipe) ({relabel_dead_shards}{@})",
             },
         ),
         Panel(
@@ -190,7 +193,7 @@ def panels() -> list[Panel]:
             "currencyUSD",
             {
                 "{{team}} {{recipe}}": "sum by (team, recipe) ({relabel_usd}{@})",
-                "engines of {{recipe}}": "sum by (recipe) (increase({relabel_engine_usd}{@}[1h]))",
+                "engines of {{recipe}}, of that": "sum by (recipe) ({relabel_engine_usd}{@})",
             },
         ),
         Panel(

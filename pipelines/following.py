@@ -59,9 +59,14 @@ class Log:
         threading.Thread(target=lambda: asyncio.run(self._follow()), name="job log", daemon=True).start()
 
     def finish(self) -> None:
-        """The rest of it, once the job has ended."""
+        """The rest of it, once the job has ended. How that ended is known by now, whatever becomes of its log."""
         self._ended.set()
-        self._add(self._jobs.log(self._job), 0)
+        try:
+            text = self._jobs.log(self._job)
+        except RelabelError as error:
+            print(f"relabel: the end of the job's log is not here: {error}", file=sys.stderr)
+        else:
+            self._add(text, 0)
 
     async def _follow(self) -> None:
         while not self._ended.is_set():
@@ -165,7 +170,7 @@ class Head:
             raise Lost(
                 f"the head at {self._jobs.address} no longer knows the job {self._job}: it was started anew, and the "
                 "job ended with it. Finished shards are kept; submit the same recipe again, it goes on. A run that was "
-                "killed holds the store until its lease expires: add `--if-busy wait`."
+                "killed holds the store until its lease expires: add `--if-busy wait` (`nightly` waits by itself)."
             ) from None
         except Unreachable as error:
             now = time.monotonic()

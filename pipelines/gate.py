@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from relabel.digests import Json
+from relabel.errors import StoreCorrupt
 from relabel.releases.diff import diff
 from relabel.releases.release import Release
 from relabel.releases.versions import LabelIdentity, Version
@@ -99,7 +100,13 @@ def of_changes(candidate: Release, parent: Release, gate: Gate) -> Iterator[Chec
     ]
     if not changed:
         return
-    found = diff(parent, candidate, gate.sample_shards)
+    try:
+        found = diff(parent, candidate, gate.sample_shards)
+    except StoreCorrupt as error:
+        yield Check(
+            "agreement", "", False, f"the same samples cannot be compared with release {parent.number}: {error}"
+        )
+        return
     for name in changed:
         each = found.labels[name]
         if each.compared < MIN_COMPARED or found.how[name].kind not in ("cells", "pixels", "classes"):

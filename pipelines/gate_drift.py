@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from relabel.errors import StoreCorrupt
 from relabel.labels.contract import LabelContract
 from relabel.labels.distribution import Distribution
-from relabel.releases.profile import Profile, added, chosen, distance, noise, profile
+from relabel.releases.profile import MISSING, Profile, added, chosen, distance, noise, profile
 from relabel.releases.release import Release
 
 from .gate_checks import Check, spread_of
@@ -69,7 +69,7 @@ def of_drift(candidate: Release, parent: Release, gate: Gate) -> Iterator[Check]
         if before is None or before.contract.kind != label.contract.kind or not fresh or not old:
             continue
         both = Both(
-            name, profiles(candidate, label.contract, fresh), profiles(parent, before.contract, old),
+            name, intact(candidate, label.contract, fresh), readable(parent, before.contract, old),
             before.fingerprint != label.fingerprint,
         )  # fmt: skip
         if label.contract.classes is not None:
@@ -84,12 +84,29 @@ def of_drift(candidate: Release, parent: Release, gate: Gate) -> Iterator[Check]
     yield from wins(candidate, parent, gate)
 
 
-def profiles(release: Release, contract: LabelContract, shards: Sequence[str]) -> list[Profile]:
+def profiles(release: Release, contract: LabelContract, shards: Sequence[str]) -> Iterator[Profile]:
+    """Raises StoreCorrupt where one is damaged or gone."""
     names = ["status", *(column.name for column in contract.columns)]
-    found = []
+    return (profile(contract, release.table(shard, names)) for shard in shards)
+
+
+def intact(release: Release, contract: LabelContract, shards: Sequence[str]) -> list[Profile]:
+    """Of a candidate, whose damaged label shards would be published."""
+    try:
+        return [*profiles(release, contract, shards)]
+    except StoreCorrupt as error:
+        raise StoreCorrupt(
+            f"{error} It was labelled for this release, so nothing was published. Delete that file, and run again: its "
+            "shard is labelled anew."
+        ) from error
+
+
+def readable(release: Release, contract: LabelContract, shards: Sequence[str]) -> list[Profile]:
+    """Those of the last release; what of it is lost is labelled anew, and `verify` names it."""
+    found: list[Profile] = []
     for shard in shards:
-        with contextlib.suppress(StoreCorrupt):  # of the last release: what is lost is labelled anew, `verify` names it
-            found.append(profile(contract, release.table(shard, names)))
+        with contextlib.suppress(StoreCorrupt):
+            found += profiles(release, contract, [shard])
     return found
 
 
@@ -156,15 +173,21 @@ def chance_of_median(both: Both) -> float:
 
 
 def flags(both: Both, gate: Gate) -> Iterator[Check]:
+    """How many samples have each, and how many lack a number: of these, too, what differs among shards is usual."""
     now, before = added(both.fresh), added(both.before)
     for flag in sorted(now.flags):
-        value, was = now.share(flag), before.share(flag)
-        limit = was + gate.flags + spread_of(was, now.samples)
+        value, was, missing = now.share(flag), before.share(flag), flag.endswith(f": {MISSING}")
+        apart = both.usual(functools.partial(share_apart, flag)) if missing else 0.0
+        limit = was + max(gate.flags, USUAL * apart) + spread_of(was, now.samples)
         yield Check(
             "flags", flag, value <= limit,
             f"{value:.1%} of the samples that were labelled now have it, {was:.1%} in the last release; at most "
-            f"{limit:.1%} may.", value, limit,
+            f"{limit:.1%} may.", value, limit, judged=not (missing and both.declared),
         )  # fmt: skip
+
+
+def share_apart(flag: str, one: Profile, other: Profile) -> float:
+    return abs(one.share(flag) - other.share(flag))
 
 
 def wins(candidate: Release, parent: Release, gate: Gate) -> Iterator[Check]:

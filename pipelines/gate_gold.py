@@ -1,5 +1,6 @@
 """Gate gold: how far a release agrees with labels that are known to be right, sample by sample."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from relabel.digests import Json
-from relabel.errors import UsageError
+from relabel.errors import StoreCorrupt, UsageError
 from relabel.labels.caption import Caption
 from relabel.metrics.caption_match import word_f1, words_of
 from relabel.reasons import Status
@@ -100,7 +101,7 @@ def of_gold(candidate: Release, parent: Release | None, gate: Gate) -> Iterator[
         limits.append(gate.gold.least - CERTAIN * error)
         texts.append(f"at least {gate.gold.least:.3f} is asked for")
     if parent is not None and gold.against in parent.version.labels:
-        old = {(score.shard, score.key): score.value for score in agreement(parent, gold, gate.sample_shards)}
+        old = {(score.shard, score.key): score.value for score in readable(parent, gold, gate.sample_shards)}
         pairs = [(score.value, old[score.shard, score.key]) for score in scores if (score.shard, score.key) in old]
         if len(pairs) >= FEWEST:
             differences = np.array([now - before for now, before in pairs])
@@ -135,21 +136,36 @@ def orientation(name: str, scores: Sequence[Score]) -> Iterator[Check]:
 
 
 def agreement(release: Release, gold: GoldLabel, most: int) -> Iterator[Score]:
-    """Of the samples that both have labelled, in at most so many shards."""
-    label = release.version.labels[gold.against]
+    """Of the samples that both have labelled, in at most so many shards. Raises StoreCorrupt where one is damaged."""
+    for shard in common(release, gold, most):
+        yield from agreement_in(shard, release, gold)
+
+
+def readable(release: Release, gold: GoldLabel, most: int) -> Iterator[Score]:
+    """The same, passing over what is damaged of the last release: the candidate may be what makes it good."""
+    for shard in common(release, gold, most):
+        with contextlib.suppress(StoreCorrupt):
+            yield from [*agreement_in(shard, release, gold)]
+
+
+def common(release: Release, gold: GoldLabel, most: int) -> list[str]:
     shards = [name for name, entry in gold.release.entries.items() if entry.data is not None]
-    common = [name for name in shards if (entry := release.entries.get(name)) is not None and entry.data is not None]
+    both = [name for name in shards if (entry := release.entries.get(name)) is not None and entry.data is not None]
+    return chosen(both, most)
+
+
+def agreement_in(shard: str, release: Release, gold: GoldLabel) -> Iterator[Score]:
+    label = release.version.labels[gold.against]
     classes = correspondence(label, gold.label)
-    for shard in chosen(common, most):
-        right = {row["key"]: row for row in rows_of(gold.release, shard, gold.label)}
-        for row in rows_of(release, shard, label):
-            other = right.get(row["key"])
-            if other is None or other["sample_digest"] != row["sample_digest"]:
-                continue
-            values = decode(label.contract, row), decode(gold.label.contract, other)
-            found = compared(label, values[0], gold.label, values[1], classes)
-            if found is not None:
-                yield Score(shard, row["key"], *found)
+    right = {row["key"]: row for row in rows_of(gold.release, shard, gold.label)}
+    for row in rows_of(release, shard, label):
+        other = right.get(row["key"])
+        if other is None or other["sample_digest"] != row["sample_digest"]:
+            continue
+        values = decode(label.contract, row), decode(gold.label.contract, other)
+        found = compared(label, values[0], gold.label, values[1], classes)
+        if found is not None:
+            yield Score(shard, row["key"], *found)
 
 
 def rows_of(release: Release, shard: str, label: LabelIdentity) -> Iterator[dict[str, Any]]:

@@ -63,7 +63,7 @@ class Gate(Section):
     removed_shards: float = Field(default=0.1, ge=0, le=1)
     """The largest share of the last release's shards that may be gone from the source; one always may."""
     flags: float = Field(default=0.05, ge=0, le=1)
-    """By how much the share of samples with any flag may rise."""
+    """By how much the share of samples with any flag may rise, and of those that lack a score."""
     classes: float = Field(default=0.25, ge=0, le=1)
     """The largest Jensen-Shannon distance (base 2) between the classes of what was labelled now and of the last
     release, beside how far shards of that release differ among themselves."""

@@ -1,6 +1,7 @@
 """Gatekeeper: asks the gate before a run publishes, and keeps a candidate that it refused."""
 
 import dataclasses
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -67,10 +68,11 @@ class Gatekeeper:
         missing = [group for group in self.gate.approval if group not in decisions]
         if not missing:
             return judged.model_copy(update={"gate": with_decisions(judged.gate, decisions)})
+        url = shlex.quote(self.store.url)
         raise AwaitsApproval(
             f"candidate {waits.run_id} passed the gate and waits for {', '.join(missing)}; nothing is published yet. "
-            f"Look at it: `relabel diff {self.store.url} latest {CANDIDATE}{waits.run_id}`. `relabel approve "
-            f'{self.store.url} {waits.run_id} --by NAME --reason "..."` publishes it, `relabel reject` does not. '
+            f"Look at it: `relabel diff {url} latest {CANDIDATE}{waits.run_id}`. `relabel approve "
+            f'{url} {waits.run_id} --by NAME --reason "..."` publishes it, `relabel reject` does not. '
             f"It expires {self.gate.approval_days:g} days after it was made."
         )
 
@@ -92,11 +94,12 @@ class Gatekeeper:
         return next((version for version in reversed(complete) if version.number not in recalls), None)
 
     def refusal(self, verdict: Verdict, candidate: Version) -> str:
+        url = shlex.quote(self.store.url)
         return (
             f"the gate refused to publish what run {candidate.run_id} made:\n{listed(verdict.refused)}\n"
             "Nothing was published, the last release stands, and the labels are kept. Look at them: "
-            f"`relabel report {self.store.url} --release {CANDIDATE}{candidate.run_id} -o report.html` is a page about "
-            f"them, `relabel diff {self.store.url} latest {CANDIDATE}{candidate.run_id}` what changed. Mend the cause "
+            f"`relabel report {url} --release {CANDIDATE}{candidate.run_id} -o report.html` is a page about "
+            f"them, `relabel diff {url} latest {CANDIDATE}{candidate.run_id}` what changed. Mend the cause "
             'and run again, or publish them all the same: `relabel publish RECIPE --force --reason "..."`.'
         )
 

@@ -30,8 +30,8 @@ FAILED = re.compile(r"failed with exit code (-?\d+)")
 EXIT_CODES = range(1, 10)
 """Of the program; whatever else ends a job is a 1."""
 ENDS = {"Complete", "Failed", "ValidationFailed"}
-SCHEDULED = re.compile(r"-(\d{8})$")
-"""The minute since 1970 at which a CronJob was due, as the names of its Jobs end."""
+SCHEDULED = re.compile(r"-(2[2-9]\d{6}|[3-9]\d{7})$")
+"""The minute since 1970 at which a CronJob was due, as the names of its Jobs end; `by-hand-20261130` ends in none."""
 
 Say = Callable[[str], None]
 

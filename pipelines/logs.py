@@ -14,6 +14,8 @@ from typing import IO, Any
 
 from relabel.errors import UsageError
 
+from .terminal import visible
+
 VARIABLE = "RELABEL_LOG"
 FORMS = ("auto", "json", "text")
 _bound: dict[str, Any] = {}
@@ -54,5 +56,5 @@ def line(event: str, fields: Mapping[str, Any]) -> str:
 def tell(event: str, words: Sequence[str], fields: Mapping[str, Any], stream: IO[str] | None = None) -> None:
     """One line for programs, or these for people."""
     stream = stream or sys.stderr
-    text = line(event, fields) if as_json(stream) else "\n".join(words)
+    text = line(event, fields) if as_json(stream) else visible("\n".join(words))
     print(text, file=stream, flush=True)

@@ -23,6 +23,10 @@ from .shipping import Shipment
 
 RECIPES = "/etc/relabel"
 """Where the recipe's ConfigMap is mounted."""
+SCRIPT = "relabel.sh"
+"""In it: what the head runs. A RayJob's entrypoint is read by two shells: that of the pod that submits it, where `&&`
+ends what is submitted, and the head's, which does not see the first one's quotes. It must hold nothing that they read.
+"""
 ACCOUNT, LAUNCH_ACCOUNT = "relabel", "relabel-launch"
 MAX_NAME = 31
 """Of 47 that KubeRay allows a RayJob: a date and a retry come after it."""
@@ -60,6 +64,8 @@ class Settings:
     schedule: str | None = None
     time_zone: str = "Etc/UTC"
     retries: int = 2
+    overrides: Sequence[str] = ()
+    """Of the recipe's fields."""
 
 
 def name_of(recipe: Recipe) -> str:
@@ -76,7 +82,7 @@ def objects(shipment: Shipment, settings: Settings, ray_cron: bool = False) -> l
     name, labels = name_of(shipment.recipe), labels_of(shipment.recipe)
     every: list[Json] = [
         service_account(ACCOUNT, "Who the Ray pods are: give it the right to the bucket (an annotation of the cloud)."),
-        config_map(name, shipment),
+        config_map(name, shipment, settings),
     ]
     if settings.schedule is None:
         every.append(rayjob(name, shipment, settings, suspend=False))
@@ -140,8 +146,12 @@ def launch_rights() -> list[Json]:
     ]
 
 
-def config_map(name: str, shipment: Shipment) -> Json:
-    """Recipe, lock file, plugins and taxonomies. Raises UsageError where they are no text, or too much of it."""
+def config_map(name: str, shipment: Shipment, settings: Settings) -> Json:
+    """Recipe, lock file, plugins and taxonomies, and what is run. Raises UsageError where they are no text, or too much
+    of it.
+    """
+    if SCRIPT in shipment.files:
+        raise UsageError(f"a file of the recipe is called {SCRIPT}, as what starts it on the cluster: rename it.")
     try:
         data = {key_of(path): content.decode() for path, content in shipment.files.items()}
     except UnicodeDecodeError:
@@ -150,6 +160,7 @@ def config_map(name: str, shipment: Shipment) -> Json:
         raise UsageError(
             f"the recipe's files have {size} bytes, and a ConfigMap holds 1 MiB: put what is large into the image."
         )
+    data = {**data, SCRIPT: script(shipment, settings)}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-recipe"}, "data": data}
 
 
@@ -159,20 +170,24 @@ def key_of(path: str) -> str:
     return plain if plain == path else f"{plain}-{digest(path)[:6]}"
 
 
-def entrypoint(shipment: Shipment, settings: Settings) -> str:
-    """What the head runs; a night ends itself before it would be ended, unless the recipe says when."""
+def script(shipment: Shipment, settings: Settings) -> str:
+    """What the head runs; a night ends itself before it would be ended, unless the recipe says when. What the
+    entrypoint has after the script's name is passed on.
+    """
     command, arguments = (
         ("run", []) if settings.schedule is None else ("nightly", deadline_of(shipment.recipe, settings))
     )
-    program = ["python", "-m", "relabel.pipelines", command, shipment.path, "--address", "auto", *arguments]
-    folder = RECIPES if shipment.folder == "." else f"{RECIPES}/{shipment.folder}"
-    return f"cd {shlex.quote(folder)} && exec {shlex.join(program)}"
+    changes = [word for each in settings.overrides for word in ("--set", each)]
+    program = ["python", "-m", "relabel.pipelines", command, shipment.path, "--address", "auto", *changes, *arguments]
+    start = "" if shipment.folder == "." else f"cd {shlex.quote(shipment.folder)}\n"
+    return f'set -e\ncd "$(dirname "$0")"\n{start}exec {shlex.join(program)} "$@"\n'
 
 
 def deadline_of(recipe: Recipe, settings: Settings) -> list[str]:
     if getattr(getattr(recipe, "nightly", None), "deadline", None) is not None:
         return []
-    return ["--deadline", f"{max(settings.deadline_seconds - EARLY_SECONDS, settings.deadline_seconds // 2) // 60}m"]
+    seconds = max(settings.deadline_seconds - EARLY_SECONDS, settings.deadline_seconds // 2)
+    return ["--deadline", f"{max(1, seconds // 60)}m"]
 
 
 def rayjob(name: str, shipment: Shipment, settings: Settings, suspend: bool) -> Json:
@@ -182,7 +197,7 @@ def rayjob(name: str, shipment: Shipment, settings: Settings, suspend: bool) -> 
 
 def rayjob_spec(name: str, shipment: Shipment, settings: Settings) -> Json:
     return {
-        "entrypoint": entrypoint(shipment, settings),
+        "entrypoint": f"sh {RECIPES}/{SCRIPT}",
         "activeDeadlineSeconds": settings.deadline_seconds,
         "preRunningDeadlineSeconds": LATE_SECONDS,
         "backoffLimit": 0,
@@ -238,7 +253,7 @@ def ray_cluster(name: str, shipment: Shipment, settings: Settings) -> Json:
 
 
 def pod(name: str, shipment: Shipment, settings: Settings, container: str, limits: Json) -> Json:
-    items = [{"key": key_of(path), "path": path} for path in shipment.files]
+    items = [{"key": key_of(path), "path": path} for path in (*shipment.files, SCRIPT)]
     return {
         "serviceAccountName": ACCOUNT,
         "automountServiceAccountToken": False,

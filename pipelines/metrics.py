@@ -51,7 +51,12 @@ METRICS = (
     Metric("relabel_eta_seconds", "gauge", "s", "Until the last shard is finished; -1 while nobody can tell"),
     Metric("relabel_device_hours", "gauge", "h", "Device-hours that this run has used so far"),
     Metric("relabel_usd", "gauge", "USD", "What this run has cost so far"),
-    Metric("relabel_last_progress_timestamp", "gauge", "s", "When the last part came, in seconds since 1970"),
+    Metric(
+        "relabel_last_progress_timestamp",
+        "gauge",
+        "s",
+        "When it began, or its last part came; seconds since 1970",
+    ),
 )
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 
@@ -71,7 +76,8 @@ class Exporter:
         }
         self._made: dict[str, Any] = {}
         self._counted: dict[tuple[str, ...], float] = {}
-        self._parts = 0
+        self._parts = -1
+        """Of which progress was told last; the start is progress, hanging before the first part is none."""
 
     def update(self) -> None:
         """Where the run is now."""
@@ -92,7 +98,7 @@ class Exporter:
         self._set("relabel_eta_seconds", -1.0 if eta is None else eta)
         self._set("relabel_device_hours", told["cost"]["device_hours"])
         self._set("relabel_usd", told["cost"]["usd"])
-        if tally.parts != self._parts or not self._parts:
+        if tally.parts != self._parts:
             self._parts = tally.parts
             self._set("relabel_last_progress_timestamp", time.time())
 

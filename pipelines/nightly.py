@@ -31,7 +31,7 @@ from relabel.storage.opening import open_store
 
 from .awaiting import Late, newest, wait_for, wait_until_silent
 from .loading import load
-from .nightly_dates import date_of, deadline_at, require_deadline
+from .nightly_dates import date_of, deadline_at, require_deadline, seconds_between
 from .nightly_policy import Nightly
 from .nightly_result import Night, State
 from .notifying import notify
@@ -99,7 +99,7 @@ def nightly(
     call = Call(recipe, overrides, checked, date_of(date, now), now, until, store)
     none = Night(recipe=checked.name, store=store.url, date=call.date, state="failed", exit_code=1, why="")
     try:
-        last, later = since_done(store)
+        last, later = since_done(store, now.date())
         if last is not None and call.date <= last.date:
             why = f"{call.date} is done, nothing was begun: {told(last)}"
             return dataclasses.replace(none, state="done", exit_code=0, why=why, release=newest(store) or None)
@@ -177,7 +177,7 @@ class Tonight:
         first = dt.datetime.fromisoformat(began[0]).astimezone(call.began.tzinfo) if any(began[:1]) else call.began
         moment = deadline_at(call.deadline, call.began, first)
         name = f"{DEADLINE_NAME} ({moment:%Y-%m-%d %H:%M %Z})"
-        left = (moment - dt.datetime.now(call.began.tzinfo)).total_seconds()
+        left = seconds_between(dt.datetime.now(call.began.tzinfo), moment)
         if left <= 0:
             stop.make(name)
             raise Stopped(name)
@@ -211,7 +211,7 @@ class Tonight:
                 return run(self.call.given, self.call.overrides, address=address, stop=stop, seen=self.see)
             except StoreBusy as busy:
                 wait_until_silent(self.store, busy)
-                done, _ = since_done(self.store)
+                done, _ = since_done(self.store, dt.datetime.now(self.call.began.tzinfo).date())
                 if done is not None and self.call.date <= done.date:
                     raise DoneMeanwhile(f"{self.call.date} was done meanwhile: {told(done)}") from busy
 
@@ -287,7 +287,7 @@ class Tonight:
                            for each in self.later),
             after=self.after, retention=retention, warnings=tuple(self.warnings),
             began=self.fields["began"], ended=now.isoformat(timespec="seconds"),
-            seconds=round((now - call.began).total_seconds(), 3),
+            seconds=round(seconds_between(call.began, now), 3),
         )  # fmt: skip
         try:
             night = self.with_releases(night)

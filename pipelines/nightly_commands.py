@@ -11,7 +11,7 @@ from relabel.digests import Json
 from relabel.errors import RelabelError, UsageError
 from relabel.releases.nights import attempts
 
-from .terminal import Add, add_overrides, add_store, emit, positive, say, storage_options, table
+from .terminal import Add, add_overrides, add_store, emit, positive, say, storage_options, table, visible
 
 WIDTH = 100
 """Characters of a night's sentence in a table."""
@@ -47,7 +47,7 @@ def nightly_command(options: argparse.Namespace) -> int:
         options.json = None
         raise
     write(night.to_json(), options.json)
-    print(night.markdown(), file=sys.stderr if options.json == "-" else sys.stdout, end="", flush=True)
+    print(visible(night.markdown()), file=sys.stderr if options.json == "-" else sys.stdout, end="", flush=True)
     return night.exit_code
 
 

@@ -36,7 +36,14 @@ def deadline_at(deadline: str, now: dt.datetime, first: dt.datetime) -> dt.datet
     So a night that is started again at 06:05 does not work through the day.
     """
     if ":" not in deadline:
-        return now + dt.timedelta(seconds=seconds_of(deadline))
+        return (now.astimezone(dt.UTC) + dt.timedelta(seconds=seconds_of(deadline))).astimezone(now.tzinfo)
     hour, minute = map(int, deadline.split(":"))
     moment = first.replace(hour=hour, minute=minute, second=0, microsecond=0)
-    return moment if moment > first else moment + dt.timedelta(days=1)
+    return moment if seconds_between(first, moment) > 0 else moment + dt.timedelta(days=1)
+
+
+def seconds_between(one: dt.datetime, other: dt.datetime) -> float:
+    """That pass from one to the other, whatever the clocks on the wall do: the difference of two times of one zone is
+    that of what these show, an hour off in the nights when they change.
+    """
+    return other.timestamp() - one.timestamp()

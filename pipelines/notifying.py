@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from relabel.digests import Json
@@ -32,7 +33,8 @@ def notify(variable: str, body: Json) -> str | None:
             post(url, data)
         except urllib.error.HTTPError as error:
             with error:
-                problem = f"status {error.code}"
+                moved = ", another address: give that one" if 300 <= error.code < 400 else ""
+                problem = f"status {error.code}{moved}"
             if error.code not in AGAIN:
                 break
         except OSError as error:
@@ -46,7 +48,14 @@ def notify(variable: str, body: Json) -> str | None:
     return f"nobody was told: the webhook in {variable} failed ({problem})"
 
 
+class _Unmoved(urllib.request.HTTPRedirectHandler):
+    """Follows nothing: a POST that is sent on arrives as a GET without its body, and its answer looks like success."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
 def post(url: str, data: bytes) -> None:
+    """Raises OSError, of it HTTPError for every status but those of success. What the answer says is not read."""
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
-        answer.read()
+    urllib.request.build_opener(_Unmoved).open(request, timeout=TIMEOUT_SECONDS).close()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from relabel.digests import Json, seal, unseal
-from relabel.errors import RelabelError, StorageError, StorageFull, StoreCorrupt
+from relabel.errors import AwaitsApproval, RelabelError, StorageError, StorageFull, StoreCorrupt
 from relabel.redaction import redacted
 from relabel.releases.leases import BEATS
 from relabel.releases.stored import in_threads
@@ -102,7 +102,8 @@ class Recorder:
         except StorageError as error:
             print(f"relabel: the run's record is not written ({error})", file=sys.stderr, flush=True)
             if isinstance(error, StorageFull):  # the end of the run's lease needs the room more
-                self._store.delete(self.record.path)
+                with contextlib.suppress(StorageError):
+                    self._store.delete(self.record.path)
 
 
 @contextlib.contextmanager
@@ -129,6 +130,7 @@ def recorded(job: Job, partition: str, tally: Tally, twice: Twice | None = None)
         thread.join()
         if failed is not None:
             state = "stopped" if isinstance(failed, Stopped) else "failed"
+            state = "kept" if isinstance(failed, AwaitsApproval) else state
             code = failed.exit_code if isinstance(failed, RelabelError) else 1
             recorder.write(state=state, error=redacted(f"{type(failed).__name__}: {failed}"), exit_code=code)
 

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -233,9 +234,10 @@ def recall_command(options: argparse.Namespace) -> int:
     later = [each for each in usable if each > number]
     latest = latest_for_readers(store)
     tags = [name for name, named in store.tags().items() if named == number]
+    channels = [name for name, meant in store.channels().items() if meant == number]
     if options.json:
         fields = {"release": number, "reason": reason, "latest": latest}
-        emit({**fields, "later_releases": later, "tags": tags})
+        emit({**fields, "later_releases": later, "tags": tags, "channels": channels})
         return 0
     say(f"release {number} of {store.url} is recalled: {reason}")
     if reason != options.reason.strip():
@@ -243,6 +245,9 @@ def recall_command(options: argparse.Namespace) -> int:
     say(f"  `latest` is release {latest}." if latest else "  No release is left that `latest` could be.")
     if tags:
         say(f"  Tagged {', '.join(tags)}: who opens it by that name is warned.")
+    for name in channels:
+        to = shlex.join(["relabel", "promote", options.store, str(latest or "N"), "--to", name])
+        say(f"  The channel {name} still means it: who reads that is warned. Move it: `{to}`")
     if later:
         say(
             f"  Published after it: {', '.join(map(str, later[:10]))}. They may hold the same labels; look with "

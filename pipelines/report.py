@@ -27,15 +27,11 @@ from .report_media import Finder
 from .report_pace import Pace, paces
 from .report_samples import Part, take_part
 from .summary_lines import tell_contest, tell_flags
+from .terminal import visible
 
 NUM_SAMPLES, MOST_SAMPLES = 24, 48
 """In the galleries: by default, and so that a page stays below 5 MB."""
 PREVIOUS = "previous"
-CONTROLS = {
-    code: f"\\u{code:04x}" for code in (*range(9), *range(11, 32), 127, 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F),
-    *range(0x2066, 0x206A))
-}  # fmt: skip
-"""Of C0 all but tab and line break, and what changes the direction of text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,14 +114,14 @@ def write(found: Report, out: Path) -> None:
 @functools.cache
 def page() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=visible
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=shown
     )
     return environment.from_string(Path(__file__).with_name("report.html").read_text("utf-8"))
 
 
-def visible(value: object) -> object:
-    """Text whose control characters are seen and do nothing: some would turn the letters of a line around."""
-    return value.translate(CONTROLS) if isinstance(value, str) else value
+def shown(value: object) -> object:
+    """Text without control characters; of markup, markup."""
+    return visible(value) if isinstance(value, str) else value
 
 
 def release_before(store: Store, release: Release, against: str, notes: list[str]) -> Release | None:

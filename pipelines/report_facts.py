@@ -1,6 +1,7 @@
 """Report facts: what a release says of itself, in the few words of a page."""
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 
 import yaml
@@ -184,7 +185,7 @@ def recipe_text(version: Version) -> str:
 
 def next_commands(store: Store, release: Release, candidate: bool) -> Pairs:
     """What to type next, and why."""
-    version, url = release.version, store.url
+    version, url = release.version, shlex.quote(store.url)
     selector = f"{CANDIDATE}{version.run_id}" if candidate else str(version.version)
     found = []
     if version.parent:

@@ -30,7 +30,9 @@ def declare(add: Add) -> None:
     )
     launch.add_argument("rayjob", metavar="RAYJOB", help="the suspended RayJob to copy")
     launch.add_argument("--deadline", type=seconds, default=8 * 3600, metavar="TIME", help="90m, 8h (default: 8h)")
-    launch.add_argument("--retries", type=int, default=2, metavar="N", help="after exit code 1 (default: %(default)s)")
+    launch.add_argument(
+        "--retries", type=retries, default=2, metavar="N", help="after exit code 1 (default: %(default)s)"
+    )
     launch.add_argument("--time-zone", type=time_zone, default="Etc/UTC", metavar="ZONE", help="of the dated name")
     launch.add_argument(
         "--dates-in", type=time_zone, metavar="ZONE",
@@ -113,7 +115,7 @@ def declare_manifest(add: Add) -> None:
     )
     sub.add_argument("--cpus", type=positive, default=4, metavar="N", help="per worker (default: %(default)s)")
     sub.add_argument("--memory", type=memory, default="16Gi", metavar="SIZE", help="per worker (default: %(default)s)")
-    sub.add_argument("--gpus", type=int, default=1, metavar="N", help="per worker (default: %(default)s); 0 for CPUs")
+    sub.add_argument("--gpus", type=count, default=1, metavar="N", help="per worker (default: %(default)s); 0 for CPUs")
     sub.add_argument("--deadline", type=seconds, default=8 * 3600, metavar="TIME", help="90m, 8h (default: 8h)")
     sub.add_argument("--secret", metavar="NAME", help="a Secret whose keys become the environment of the Ray pods")
     sub.add_argument("--out", metavar="FOLDER", help="write a file per object and a kustomization.yaml there")
@@ -129,10 +131,14 @@ def manifest_command(options: argparse.Namespace) -> int:
         image=options.image, namespace=options.namespace, cpus=options.cpus, memory=options.memory, gpus=options.gpus,
         workers=options.workers or ((actors.min, actors.max) if actors else (1, 1)), secret=options.secret,
         deadline_seconds=options.deadline, schedule=options.schedule, time_zone=options.time_zone,
+        overrides=options.overrides,
     )  # fmt: skip
     if options.ray_cron and options.schedule is None:
         raise UsageError("--ray-cron needs a --schedule.")
     every = manifests.objects(shipment, settings, options.ray_cron)
+    if shipment.variables and not options.secret:
+        names = ", ".join(shipment.variables)
+        print(f"relabel: the recipe needs {names} in the environment of the pods: --secret NAME", file=sys.stderr)
     header = "# Written by `relabel manifest`: change the recipe or an overlay, not this file.\n"
     if options.out is not None:
         files = manifests.write(Path(options.out), every, header)
@@ -164,6 +170,19 @@ def seconds(text: str) -> int:
     if not (found := re.fullmatch(r"(\d{1,6})([smhd])", text)) or not int(found[1]):
         raise argparse.ArgumentTypeError(f"expected a time such as 90m or 8h, got {text!r}")
     return int(found[1]) * SECONDS[found[2]]
+
+
+def count(text: str) -> int:
+    if not re.fullmatch(r"\d{1,2}", text):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 99, got {text!r}")
+    return int(text)
+
+
+def retries(text: str) -> int:
+    """One digit, for which a RayJob's name has room."""
+    if not re.fullmatch(r"\d", text):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 9, got {text!r}")
+    return int(text)
 
 
 def schedule(text: str) -> str:

@@ -13,8 +13,20 @@ Add = Callable[..., argparse.ArgumentParser]
 """`add(name, command, text)` declares a command and returns its parser, for its arguments."""
 
 
+CONTROLS = {
+    code: f"\\u{code:04x}" for code in (*range(9), *range(11, 32), *range(127, 160), 0x61C, 0x200E, 0x200F,
+    *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}  # fmt: skip
+"""Of C0 all but tab and line break, C1, and what changes the direction of text."""
+
+
+def visible(text: str) -> str:
+    """Text whose control characters are seen and do nothing: a caption could clear a screen, or turn a line around."""
+    return text.translate(CONTROLS)
+
+
 def say(*lines: str) -> None:
-    print("\n".join(lines))
+    print(visible("\n".join(lines)))
 
 
 def emit(value: Json) -> None:
@@ -44,7 +56,7 @@ def aligned(rows: Iterable[Sequence[Any]]) -> list[str]:
 
 def refused(error: Refused) -> int:
     """What a check that was printed already says on standard error; standard output stays one JSON document."""
-    print(f"relabel: {error}", file=sys.stderr)
+    print(visible(f"relabel: {error}"), file=sys.stderr)
     return error.exit_code
 
 

@@ -104,6 +104,20 @@ def test_the_crontab_has_a_time_zone_and_one_line_of_five_fields(root: Path) -> 
     assert "%" not in job, "cron would read it as the end of the line"
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_cron_mails_the_nights_that_failed(root: Path, tmp_path: Path, code: int) -> None:
+    job = (root / "deploy" / "cron" / "relabel.crontab").read_text().splitlines()[-1].removeprefix("0 2 * * * ")
+    (tmp_path / "relabel").write_text(f"#!/bin/sh\necho progress >&2\necho how it ended\nexit {code}\n")
+    (tmp_path / "relabel").chmod(0o755)
+    (tmp_path / "environment").write_text("BUCKET=b\n")
+    done = subprocess.run(
+        ["/bin/bash", "-c", job.replace("/etc/relabel/environment", str(tmp_path / "environment"))],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout + done.stderr == ("progress\nhow it ended\n" if code else "")
+    assert (tmp_path / "maps.log").read_text() == "progress\nhow it ended\n"
+
+
 STUB = """#!/bin/bash
 echo "$(basename "$0") $*" >> "$CALLS"
 case "$(basename "$0")" in

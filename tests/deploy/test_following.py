@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from ray.job_submission import JobDetails, JobStatus, JobType
 
-from pipelines.following import Cancellation, Head, Left, Log, Lost, ended
+from pipelines.following import Cancellation, Head, Left, Log, Lost, ended, follow
 from pipelines.jobs import Jobs, NoSuchJob, SubmittedBefore, Unreachable, within
 from relabel.errors import RelabelError, UsageError
 
@@ -71,6 +71,16 @@ def test_every_line_is_shown_once_however_often_the_connection_breaks() -> None:
         log._add(text, position)
     log.finish()
     assert out.getvalue() == "one\ntwo\nthree\n"
+
+
+def test_a_jobs_end_stands_where_its_log_is_lost(capfd: pytest.CaptureFixture[str]) -> None:
+    class Mute(ScriptedJobs):
+        def log(self, job: str) -> str:
+            raise Unreachable("the head does not answer")
+
+    found = follow(Mute(JobStatus.RUNNING, JobStatus.SUCCEEDED), "j", io.StringIO().write, 60.0)
+    assert (found.status, found.exit_code) == ("SUCCEEDED", 0)
+    assert "the end of the job's log is not here: the head does not answer" in capfd.readouterr().err
 
 
 def test_a_head_is_waited_for_and_then_not(capfd: pytest.CaptureFixture[str]) -> None:

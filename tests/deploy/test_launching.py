@@ -167,7 +167,8 @@ def test_a_night_is_of_when_it_was_due() -> None:
     late = dt.datetime(2026, 12, 1, 5, tzinfo=dt.UTC)
     moment = dt.datetime(2026, 11, 30, 1, tzinfo=dt.UTC)
     assert due(Owner(f"relabel-maps-{int(moment.timestamp()) // 60}", "u"), late) == moment
-    assert due(Owner("by-hand", "u"), late) == late
+    for by_hand in ("by-hand", "by-hand-20261130"):
+        assert due(Owner(by_hand, "u"), late) == late
     assert due(None, late) == late
     assert tonight("relabel-maps", moment, "Europe/Berlin") == "relabel-maps-202611300200"
     assert tonight("relabel-maps", late, "Asia/Tokyo") == "relabel-maps-202612011400"
@@ -188,6 +189,14 @@ def test_the_command_runs_in_a_pod_only(capfd: pytest.CaptureFixture[str], monke
     monkeypatch.setattr("signal.signal", lambda *_: None)
     assert main(["launch", "relabel-maps"]) == 2
     assert "runs in a pod" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["-1", "10", "two"])
+def test_retries_are_a_digit(number: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["launch", "relabel-maps", f"--retries={number}"])
+    assert caught.value.code == 2
+    assert f"expected a number from 0 to 9, got '{number}'" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,8 @@ def test_a_night_starts_a_dated_copy_of_a_suspended_rayjob(printed: Print) -> No
     assert rayjob["suspend"]
     assert rayjob["shutdownAfterJobFinishes"]
     assert rayjob["activeDeadlineSeconds"] == 6 * 3600 < cron["jobTemplate"]["spec"]["activeDeadlineSeconds"]
-    assert (
-        rayjob["entrypoint"]
-        == "cd /etc/relabel && exec python -m relabel.pipelines nightly maps.yaml --address auto --deadline 345m"
-    )
+    said = every["ConfigMap/relabel-maps-recipe"]["data"]["relabel.sh"].splitlines()[-1]
+    assert said == 'exec python -m relabel.pipelines nightly maps.yaml --address auto --deadline 345m "$@"'
     command = cron["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["command"]
     assert command[3:5] == ["launch", "relabel-maps"]
     assert command[command.index("--deadline") + 1] == "21600s"
@@ -147,10 +146,64 @@ def test_every_file_of_the_recipe_is_mounted_where_it_says(
     head = every["RayJob/relabel-maps"]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     [volume] = head["volumes"]
     placed = {item["path"]: data[item["key"]] for item in volume["configMap"]["items"]}
-    assert placed.keys() == {"here/maps.yaml", "mine/mounted_bytes.py"}
+    assert placed.keys() == {"here/maps.yaml", "mine/mounted_bytes.py", "relabel.sh"}
     assert placed["here/maps.yaml"] == text
-    assert every["RayJob/relabel-maps"]["spec"]["entrypoint"].startswith("cd /etc/relabel/here && exec ")
+    assert placed["relabel.sh"].splitlines()[2] == "cd here"
     check(list(every.values()))
+
+
+RAY = """#!{python}
+import subprocess, sys
+print("submitted", flush=True)  # as `ray job submit` does with what follows `--`, and the head with that
+sys.exit(subprocess.call(subprocess.list2cmdline(sys.argv[sys.argv.index("--") + 1 :]), shell=True))
+"""
+PYTHON = """#!{python}
+import json, os, sys
+print(json.dumps([os.path.basename(os.getcwd()), *sys.argv[1:]]))
+sys.exit(3)
+"""
+
+
+def test_what_the_head_runs_outlives_both_shells(written: Path, printed: Print, tmp_path: Path) -> None:
+    """KubeRay writes the entrypoint into a script of the pod that submits: what stands after `&&` would run there."""
+    hostile = 'gate.expect_change=it\'s $HOME, "`id`" & more; *'
+    every = kinds(printed(*NIGHTLY, "--set", hostile))
+    rayjob, data = every["RayJob/relabel-maps"]["spec"], every["ConfigMap/relabel-maps-recipe"]["data"]
+    [volume] = rayjob["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["volumes"]
+    mounted = tmp_path / "mounted"
+    for item in volume["configMap"]["items"]:
+        (mounted / item["path"]).parent.mkdir(parents=True, exist_ok=True)
+        (mounted / item["path"]).write_text(data[item["key"]])
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, text in {"ray": RAY, "python": PYTHON}.items():
+        (programs / name).write_text(text.format(python=sys.executable))
+        (programs / name).chmod(0o755)
+    entrypoint = rayjob["entrypoint"].replace("/etc/relabel", str(mounted)) + " --date 2026-11-30"
+    done = subprocess.run(
+        ["/bin/bash", "-ce", "--", f"if true ; then ray job submit --no-wait --submission-id x -- {entrypoint} ; fi"],
+        env={"PATH": f"{programs}:/usr/bin:/bin"}, capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    submitted, said = done.stdout.splitlines()
+    assert submitted == "submitted"
+    assert json.loads(said) == [
+        "mounted", "-m", "relabel.pipelines", "nightly", "maps.yaml", "--address", "auto", "--set", hostile,
+        "--deadline", "465m", "--date", "2026-11-30",
+    ]  # fmt: skip
+
+
+def test_variables_that_nobody_sets_are_named(written: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ["manifest", str(written), *NIGHTLY, "--set", "nightly.notify=${HOOK}"]
+    for secret, said in (([], "needs HOOK in the environment of the pods"), (["--secret", "bucket"], "")):
+        assert main([*arguments, *secret]) == 0
+        err = capfd.readouterr().err
+        assert said in err if said else not err
+
+
+def test_a_file_may_not_have_the_name_of_what_starts_it(written: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["manifest", str(written.rename(written.with_name("relabel.sh"))), "--json"]) == 2
+    assert "a file of the recipe is called relabel.sh" in capfd.readouterr().out
 
 
 def test_what_lies_in_deploy_is_what_is_printed(root: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Approvals: what passed the gate waits for people; their word is recorded, and expires."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ def test_what_is_approved_is_published(tmp_path: Path, ray_cluster: None, capfd:
         add_shard(tmp_path, name)
     run_id = waiting(tmp_path)
     objects = open_label_store(store).objects
+    assert main(["status", store, "--json"]) == 0
+    [told] = json.loads(capfd.readouterr().out)["runs"]
+    assert (told["state"], told["exit_code"]) == ("kept", 6)
     assert waiting(tmp_path) == run_id, "the next night makes no second one"
     assert main(["candidates", store]) == 0
     assert "waits for approval by owners" in capfd.readouterr().out

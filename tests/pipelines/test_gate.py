@@ -1,5 +1,7 @@
 """The gate: what hurts is refused with the right reason, ordinary growth never is."""
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,14 @@ from planted_releases import Rows, publish
 from pipelines.gate import Verdict, judge
 from pipelines.gate_checks import most_by_chance
 from pipelines.gate_policy import Gate, Gold, Slice
+from pipelines.gatekeeper import Gatekeeper
+from pipelines.report_facts import next_commands
+from relabel.errors import StoreCorrupt
 from relabel.labels.class_map import ClassMap
 from relabel.labels.contract import Geometry, LabelContract
 from relabel.labels.kinds import classes, scores, text
 from relabel.labels.label_map import encode, label_map_contract
-from relabel.releases.release import Release
+from relabel.releases.release import Release, Store
 
 NAMES = ("dog", "cat", "horse", "owl", "whale")
 KINDS = classes("kind", NAMES)
@@ -269,3 +274,66 @@ def test_a_policy_that_cannot_be_meant_is_refused(wrong: Any, what: str) -> None
     with pytest.raises(ValueError, match=what):
         Gate.model_validate(wrong)
     assert Gate.model_validate("off").off
+
+
+def test_scores_that_are_gone_are_refused(tmp_path: Path) -> None:
+    """A scorer that breaks leaves no numbers whose median could fall: how many are missing is judged."""
+    contract = scores("match", "new", domain="cosine").model_copy(update={"no_score": -2.0})
+
+    def rows(missing: int, of: int = 50) -> Rows:
+        values = np.full(of, 0.3, np.float32)
+        values[:missing] = -2.0
+        return Rows({"match_new": values})
+
+    good = {shard: rows(1) for shard in SHARDS}
+    found = two(tmp_path, good, {**good, "x.tar": rows(50)}, contract=contract)
+    assert refused(found) == ["flags match_new: missing"]
+    assert refused(two(tmp_path / "few", good, {**good, "x.tar": rows(2)}, contract=contract)) == []
+    other = Gate(expect_change="a scorer that is not sure of all")
+    assert refused(two(tmp_path / "meant", good, {"x.tar": rows(40)}, other, contract, "large")) == ["removed_shards"]
+    uneven = {shard: rows(50 if place % 2 else 0) for place, shard in enumerate(SHARDS)}
+    assert refused(two(tmp_path / "uneven", uneven, {**uneven, "x.tar": rows(50)}, contract=contract)) == []
+
+
+def damage(release: Release, shard: str) -> str:
+    """A flipped byte in the middle of a label shard; returns its path."""
+    data = release.entries[shard].data
+    assert data is not None
+    held = bytearray(release.objects.get(data.path))
+    held[len(held) // 4] ^= 0xFF
+    release.objects.put(data.path, bytes(held))
+    return data.path
+
+
+def test_damaged_labels_are_not_published(tmp_path: Path) -> None:
+    parent = publish(tmp_path, KINDS, tidy(), NAMES)
+    candidate = publish(tmp_path, KINDS, {**tidy(), "new.tar": of_classes(drawn("new"))}, NAMES, run_id="run-2")
+    path = damage(candidate, "new.tar")
+    with pytest.raises(StoreCorrupt, match=rf"{path}.*Delete that file, and run again") as caught:
+        judge(candidate, parent, Gate())
+    assert caught.value.exit_code == 3
+
+
+def test_damage_in_the_last_release_does_not_hold_up_what_mends_it(
+    tmp_path: Path, halves: Mapping[str, np.ndarray]
+) -> None:
+    gate = Gate(gold=gold_of(tmp_path, halves))
+    good = release_of(tmp_path / "good", halves)
+    again = release_of(tmp_path / "again", halves)
+    damage(good, SHARDS[0])
+    assert refused(judge(again, good, gate)) == []
+    before = publish(tmp_path / "declared", KINDS, tidy(), NAMES)
+    after = publish(tmp_path / "declared", KINDS, tidy(), NAMES, teacher="large", run_id="run-2")
+    damage(before, SHARDS[0])
+    verdict = judge(after, before, Gate(expect_change="larger teacher"))
+    assert refused(verdict) == ["agreement"], "what cannot be looked at is refused, and may be forced"
+    assert "cannot be compared with release 1" in verdict.refused[0].text
+
+
+def test_commands_can_be_typed_as_they_are_told(tmp_path: Path) -> None:
+    release = publish(tmp_path / "my store", KINDS, tidy(), NAMES)
+    told = Gatekeeper(release.objects, Gate()).refusal(judge(release, None, Gate()), release.version)
+    commands = re.findall(r"`(relabel (?:report|diff) [^`]*)`", told)
+    commands += [command for command, _ in next_commands(Store(release.objects), release, candidate=False)]
+    assert len(commands) == 3
+    assert {shlex.split(command)[2] for command in commands} == {str(tmp_path / "my store")}

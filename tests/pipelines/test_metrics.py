@@ -6,15 +6,20 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import promql_parser
 import pytest
 import yaml
 
+from pipelines import metrics
 from pipelines.command_line import main
 from pipelines.dashboards import ALERTS, board, expressions, files, rules
-from pipelines.metrics import METRICS, TAGS, Metric
+from pipelines.loading import load
+from pipelines.metrics import METRICS, TAGS, Exporter, Metric
+from pipelines.plan import make_job
+from pipelines.progress import Tally
 
 BUILT_IN = {"__name__"}
 
@@ -82,6 +87,50 @@ def test_panels_do_not_overlap() -> None:
     places = [tuple(panel["gridPos"].values()) for panel in board()["panels"]]
     assert len({(x, y) for x, y, _, _ in places}) == len(places)
     assert {panel["datasource"]["uid"] for panel in board()["panels"]} == {"${datasource}"}
+
+
+class Series:
+    """Stands for Ray's counters and gauges, by name."""
+
+    values: ClassVar[dict[str, float]] = {}
+
+    def __init__(self, name: str, *_: Any) -> None:
+        self.name = name
+
+    def set(self, value: float, tags: Any) -> None:
+        self.values[self.name] = value
+
+    def inc(self, value: float, tags: Any) -> None:
+        assert value > 0
+        self.values[self.name] = self.values.get(self.name, 0.0) + value
+
+
+def test_a_run_that_hangs_before_its_first_part_makes_no_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(metrics, "metrics", SimpleNamespace(Counter=Series, Gauge=Series))
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(time=lambda: now[0]))
+    monkeypatch.setattr(Series, "values", {})
+    recipe = {
+        "name": "words", "source": {"path": f"{tmp_path}/*.tar", "fields": {"text": "txt"}},
+        "steps": [{"tell": {"stop": "stop"}}], "store": str(tmp_path / "store"), "plugins": ["relabel.testing.telling"],
+    }  # fmt: skip
+    tally = Tally(2)
+    exporter, seen = Exporter(make_job(load(recipe), None), tally), []
+    for parts in (0, 0, 1, 1):
+        tally.parts = parts
+        exporter.update()
+        seen.append(Series.values["relabel_last_progress_timestamp"])
+        now[0] += 60
+    assert seen == [1000.0, 1000.0, 1120.0, 1120.0]
+
+
+def test_what_may_happen_once_is_seen_by_its_alert() -> None:
+    """A counter is there from its first event on: for Prometheus it did not increase then."""
+    exprs = {alert.name: alert.expr for alert in ALERTS}
+    assert not [name for name, expr in exprs.items() if "increase(" in expr]
+    assert "rate(" not in exprs["RelabelDeadShards"]
 
 
 @pytest.mark.slow

@@ -53,6 +53,21 @@ def test_deadlines() -> None:
         nightly_dates.require_deadline("6 am")
 
 
+@pytest.mark.parametrize(
+    ("evening", "until_six", "eight_hours_later"), [((2026, 3, 28), 7, "07:00 CEST"), ((2026, 10, 24), 9, "05:00 CET")]
+)
+def test_deadlines_in_the_nights_when_the_clocks_change(
+    evening: tuple[int, int, int], until_six: int, eight_hours_later: str
+) -> None:
+    first = dt.datetime(*evening, 22, 0, tzinfo=BERLIN)
+    six = nightly_dates.deadline_at("06:00", first, first)
+    assert f"{six:%H:%M}" == "06:00"
+    assert nightly_dates.seconds_between(first, six) == until_six * 3600
+    late = nightly_dates.deadline_at("8h", first, first)
+    assert f"{late:%H:%M %Z}" == eight_hours_later
+    assert nightly_dates.seconds_between(first, late) == 8 * 3600
+
+
 def test_the_section_is_checked() -> None:
     policy = Nightly.model_validate({"after": "s3://bucket/other", "notify": "${HOOK}", "retention": 30})
     assert (policy.after and policy.after.wait, policy.retention and policy.retention.grace) == ("2h", "7d")
@@ -89,6 +104,26 @@ def test_a_webhook_is_told_again_and_its_url_never_is(monkeypatch: pytest.Monkey
     assert notify("HOOK", {}) == "nobody was told: HOOK holds no http:// or https:// URL"
     monkeypatch.delenv("HOOK")
     assert notify("HOOK", {}) == "nobody was told: the environment variable HOOK is not set"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_webhook_that_moved_was_not_told(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    with listening(status) as hook:
+        monkeypatch.setenv("HOOK", hook.url)
+        problem = notify("HOOK", {"text": "FAILED"})
+    assert problem is not None
+    assert f"status {status}, another address" in problem
+    assert hook.told == []
+
+
+def test_an_answer_without_an_end_holds_no_night_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening() as hook:
+        hook.trickles = 30
+        monkeypatch.setenv("HOOK", hook.url)
+        began = time.monotonic()
+        assert notify("HOOK", {"text": "good"}) is None
+        assert time.monotonic() - began < 2
+        assert hook.told == [{"text": "good"}]
 
 
 def release(store: ObjectStore, number: int) -> None:

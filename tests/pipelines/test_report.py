@@ -14,10 +14,11 @@ from planted_releases import Rows, publish
 from reported_releases import ATTACK, CAPTIONS, MAPS, MASKS, TOPICS, two_releases
 
 from pipelines.command_line import main
-from pipelines.report import CONTROLS, Report, report, write
+from pipelines.report import Report, report, write
 from pipelines.report_charts import shares_in, steps_of
 from pipelines.report_cost import costs
 from pipelines.report_pace import Pace
+from pipelines.terminal import CONTROLS
 from relabel.errors import UsageError
 from relabel.labels.contract import LabelContract
 from relabel.labels.distribution import distribution

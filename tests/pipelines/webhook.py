@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ class Webhook:
         """Statuses of the first requests; then 200."""
         self.told: list[dict[str, Any]] = []
         self.asked = 0
+        self.trickles = 0
+        """Bytes of its answers, one in a tenth of a second."""
         self.url = ""
 
 
@@ -31,6 +34,16 @@ def listening(*answers: int) -> Iterator[Webhook]:
             if status == 200:
                 hook.told.append(body)
             self.send_response(status)
+            if 300 <= status < 400:
+                self.send_header("Location", "/login")
+            self.end_headers()
+            for _ in range(hook.trickles):
+                time.sleep(0.1)
+                with contextlib.suppress(OSError):  # nobody listens any more
+                    self.wfile.write(b".")
+
+        def do_GET(self) -> None:
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:

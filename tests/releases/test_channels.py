@@ -1,9 +1,13 @@
 """Channels: names that move, with history; recalled, partial and damaged releases."""
 
+import re
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from pipelines.command_line import main
 from relabel.errors import Recalled, RecallWarning, Refused, StoreCorrupt, UnknownName, UsageError
 from relabel.releases import channels
 from relabel.releases.collect import plan_collect
@@ -11,6 +15,7 @@ from relabel.releases.commit import commit
 from relabel.releases.release import Store
 from relabel.releases.versions import version_path
 from relabel.storage.objects import ObjectStore
+from relabel.storage.opening import open_store
 from relabel.testing.memory import MemoryStore
 from relabel.testing.toy import draft, finish_shards
 
@@ -88,3 +93,20 @@ def test_who_loses_the_race_is_told(store: Store, monkeypatch: pytest.MonkeyPatc
         store.promote(2, "prod", "bob")
     monkeypatch.setattr(channels, "find_move", find)
     assert store.channels() == {"prod": 1}
+
+
+def test_a_recall_says_which_channels_still_mean_the_release(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    url = str(tmp_path / "my store")
+    publish(open_store(url), 1)
+    publish(open_store(url), 2)
+    for release, channel in ((2, "prod"), (1, "beta")):
+        assert main(["promote", url, str(release), "--to", channel, "--by", "ann"]) == 0
+    assert main(["recall", url, "2", "--reason", "bad teacher"]) == 0
+    told = capfd.readouterr().out
+    assert "The channel prod still means it" in told
+    assert "beta" not in told.partition("is recalled")[2]
+    assert main(["channels", url]) == 0
+    assert "prod is release 2, which is RECALLED (bad teacher)" in capfd.readouterr().out
+    [typed] = re.findall(r"`relabel (promote .*)`", told)
+    assert main(shlex.split(typed)) == 0
+    assert Store(open_store(url)).release("prod", recalled="error").number == 1

@@ -10,6 +10,7 @@ from relabel.storage.objects import ObjectStore
 from relabel.testing.memory import MemoryStore
 
 FIRST = dt.date(2026, 11, 26)
+LATER = FIRST + dt.timedelta(100)
 
 
 def begun(store: ObjectStore, days: int, release: int = 0) -> int:
@@ -39,13 +40,13 @@ def test_two_that_begin_at_once_get_two_numbers(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_was_done_last_and_what_came_after() -> None:
     store = MemoryStore()
-    assert since_done(store) == (None, [])
+    assert since_done(store, LATER) == (None, [])
     for days, states in enumerate((["failed", "published"], ["nothing"], ["deadline"], ["refused", None])):
         for state in states:
             number = begun(store, days)
             if state is not None:
                 ended(store, days, number, state)
-    done, later = since_done(store)
+    done, later = since_done(store, LATER)
     assert done is not None
     assert (done.date, done.state) == (FIRST + dt.timedelta(1), "nothing")
     assert [(each.date - FIRST, each.state) for each in later] == [
@@ -58,9 +59,25 @@ def test_a_damaged_record_holds_no_night_up() -> None:
     ended(store, 0, begun(store, 0), "published")
     ended(store, 1, begun(store, 1), "published")
     store.put(f"nights/{FIRST + dt.timedelta(1)}/0001.json", b"{}")
-    done, [damaged] = since_done(store)
+    done, [damaged] = since_done(store, LATER)
     assert (done and done.date, damaged.state) == (FIRST, "damaged")
     assert "0001.json" in damaged.why
+
+
+def test_a_clock_that_was_ahead_does_not_do_every_night_until_then() -> None:
+    store = MemoryStore()
+    ended(store, 0, begun(store, 0), "published")
+    ended(store, 30, begun(store, 30), "published")
+    begun(store, 40)
+    done, later = since_done(store, FIRST + dt.timedelta(1))
+    assert (done and done.date, later) == (FIRST, [])
+
+
+def test_what_is_no_date_holds_no_night_up() -> None:
+    store = MemoryStore()
+    ended(store, 0, begun(store, 0), "published")
+    store.put("nights/2026-13-45/0001.json", store.get(f"nights/{FIRST}/0001.json"))
+    assert [each.date for each in attempts(store)] == [FIRST]
 
 
 def test_missed_dates() -> None:

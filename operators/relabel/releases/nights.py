@@ -4,6 +4,7 @@
 end, which repeats what the first one says. An attempt without an end was killed, or is still at work.
 """
 
+import contextlib
 import dataclasses
 import datetime as dt
 import re
@@ -74,8 +75,15 @@ def path(date: dt.date, number: int) -> str:
 def numbers(store: ObjectStore, date: dt.date | None = None) -> list[tuple[dt.date, int]]:
     """(date, number) of every attempt, or of those at one date, ascending."""
     folder = FOLDER if date is None else f"{FOLDER}/{date}"
-    found = {(dt.date.fromisoformat(m[1]), int(m[2])) for name in store.names(folder) if (m := NAME.fullmatch(name))}
-    return sorted(found)
+    named = [found for name in store.names(folder) if (found := NAME.fullmatch(name))]
+    return sorted({(day, int(found[2])) for found in named if (day := day_of(found[1])) is not None})
+
+
+def day_of(text: str) -> dt.date | None:
+    """None of what is no date, which no night wrote."""
+    with contextlib.suppress(ValueError):
+        return dt.date.fromisoformat(text)
+    return None
 
 
 def attempts(store: ObjectStore) -> Iterator[Attempt]:
@@ -96,13 +104,16 @@ def read(store: ObjectStore, date: dt.date, number: int) -> Attempt:
     return Attempt(date, number, fields)
 
 
-def since_done(store: ObjectStore) -> tuple[Attempt | None, list[Attempt]]:
+def since_done(store: ObjectStore, today: dt.date) -> tuple[Attempt | None, list[Attempt]]:
     """The attempt that did the newest date that is done, and those after it, oldest first.
 
-    Every date up to that one counts as done: one run does all that was missed.
+    Every date up to that one counts as done: one run does all that was missed. Dates after `today` count as nothing:
+    a machine whose clock was ahead would else have done every night until then.
     """
     later: list[Attempt] = []
     for attempt in attempts(store):
+        if attempt.date > today:
+            continue
         if attempt.done:
             return attempt, later[::-1]
         later.append(attempt)

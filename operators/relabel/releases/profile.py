@@ -25,6 +25,8 @@ NO_CLASS = -1
 """What stands for pixels and samples without a class."""
 EMPTY = "empty"
 """Of a text: none, or without a word."""
+MISSING = "missing"
+"""Of a number: none, not finite, or the one that says that there is none."""
 PASSED_OVER = ("height", "width")
 """Numbers that say nothing of the label's quality."""
 
@@ -66,11 +68,13 @@ def profile(contract: LabelContract, table: pa.Table) -> Profile:
             flags[f"{column.name}: {EMPTY}"] = len(table) - sum(map(bool, words))
             numbers[f"{column.name}: words"] = distribution(np.array(words, np.float64), whole=True)
         elif is_number(column) and suffix not in PASSED_OVER:
-            numbers[column.name] = spread(contract, column, table)
+            found = numbers[column.name] = spread(contract, column, table)
+            if lacking := len(table) - (found.count if found else 0):
+                flags[f"{column.name}: {MISSING}"] = lacking
     classes, confidence = class_shares(contract, table)
     numbers[f"{contract.name}: confidence"] = confidence
-    found = {name: each for name, each in numbers.items() if each is not None}
-    return Profile(table.num_rows, classes, found, dict(flags))
+    known = {name: each for name, each in numbers.items() if each is not None}
+    return Profile(table.num_rows, classes, known, dict(flags))
 
 
 def class_shares(contract: LabelContract, table: pa.Table) -> tuple[dict[int, float], Distribution | None]:
