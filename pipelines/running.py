@@ -97,7 +97,7 @@ def run(
             require_travels(job.own_labelers)
         while job.pending:
             with meter.holding(devices_of(job)):
-                gather(job, results, stop, functools.partial(metered_errors, meter))
+                gather(job, results, stop, functools.partial(metered_errors, meter), partition)
             job = make_job(checked, lock, results)
         make_plan = functools.partial(plan, job, limit, check_content, partition)
         todo, lease = held.enter_context(leased(job, make_plan, stop, if_busy))

@@ -128,6 +128,14 @@ def test_a_build_that_begins_with_a_taxonomy_keeps_its_ids_and_says_what_became_
     assert same.taxonomy == built.taxonomy, "what does not change is the same version"
 
 
+def test_ids_of_people_that_look_like_cues_stay() -> None:
+    start = parse_taxonomy('[{"id": "Text: [1]", "name": "LAW"}, {"id": "JSON: x", "name": "GARDENS"}]', "mine.json")
+    told = parse_table('{"categories": [{"id": "Text - (1)", "name": "COURTS"}], "merged": {"JSON - x": "Text - (1)"}}')
+    assert told is not None
+    categories, merged = told.with_ids_of(start)
+    assert ([each["id"] for each in categories], merged) == (["Text: [1]"], {"JSON: x": "Text: [1]"})
+
+
 def test_a_text_that_cannot_be_summarised_stands_for_itself_and_a_service_that_stays_away_is_raised() -> None:
     class Mute(Librarian):
         async def generate(self, request: Request) -> Reply:

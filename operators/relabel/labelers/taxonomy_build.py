@@ -271,7 +271,7 @@ class Builder:
             told = parse_table(reply)
             if told is None:
                 continue
-            after = grown(self.table, told.categories, told.merged, self.settings.categories)
+            after = grown(self.table, *told.with_ids_of(self.table), self.settings.categories)
             if not after.categories:
                 continue
             changed = after.digest != self.table.digest
@@ -349,6 +349,12 @@ class Told:
     merged: Mapping[str, Any]
     rating: float | None
 
+    def with_ids_of(self, table: Taxonomy) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
+        """Categories and what was merged, by the table's own ids: those of people may be shown in another way."""
+        ids = {data_of(each, MAX_NAME): each for each in table.ids}
+        merged = {ids.get(gone, gone): ids.get(str(went), went) for gone, went in self.merged.items()}
+        return [{**each, "id": ids.get(each["id"], each["id"])} for each in self.categories], merged
+
 
 def parse_table(reply: str) -> Told | None:
     """A reply's table: JSON, else the JSON within it, else its lines `- name: description`; None: there is none."""
@@ -390,6 +396,7 @@ def listed(table: Taxonomy, ids: bool = True) -> str:
     """One category a line; people may have written them."""
     lines = []
     for each in table.categories:
-        name, description = data_of(each.name, MAX_NAME), data_of(each.description, MAX_DESCRIPTION)
-        lines.append(f"- {f'[{each.id}] ' if ids else ''}{name}{f': {description}' if description else ''}")
+        key, name = data_of(each.id, MAX_NAME), data_of(each.name, MAX_NAME)
+        description = data_of(each.description, MAX_DESCRIPTION)
+        lines.append(f"- {f'[{key}] ' if ids else ''}{name}{f': {description}' if description else ''}")
     return "\n".join(lines)
