@@ -6,11 +6,8 @@ from typing import TypeVar
 from relabel.errors import BadSample, DeviceFailed, DeviceFull, RelabelError
 from relabel.labelers.failures import described, is_device_failure, is_out_of_memory
 from relabel.reasons import Reason
-from relabel.redaction import redacted
 
 Result = TypeVar("Result")
-
-DETAIL_CHARACTERS = 500
 
 
 def attempt(work: Callable[[], Result], module: str = "") -> Result | BadSample:
@@ -49,5 +46,4 @@ def blamed(error: Exception | SystemExit, module: str) -> BadSample:
         ) from error
     if is_device_failure(error):
         raise DeviceFailed(f"the accelerator failed: {first}") from error
-    detail = redacted(described(error, module))  # before it is cut: half a secret is not found
-    return BadSample(Reason.OPERATOR_ERROR, detail[:DETAIL_CHARACTERS])
+    return BadSample(Reason.OPERATOR_ERROR, described(error, module))

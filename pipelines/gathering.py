@@ -23,6 +23,7 @@ from relabel.labelers.engine_labeler import EngineLabeler
 from relabel.labelers.failures import calling
 from relabel.labelers.labeler import Labeler
 from relabel.reasons import Status
+from relabel.releases.partitions import WHOLE, Partition
 from relabel.releases.stored import in_threads
 from relabel.releases.withdrawals import read_withdrawals
 from relabel.shards.shard import Member, Shard
@@ -41,6 +42,7 @@ from .parts import Header, contents, from_ipc
 from .progress import Tally, shown
 from .reading import read_parts
 from .results import Results
+from .seen import Seen, seen_of, split, with_seen
 from .stages import Report, Stages
 from .stopping import Stopped, StopRequest
 from .watchdog import Watchdog, leave
@@ -51,11 +53,14 @@ MERGED_AT_ONCE, MERGED_BYTES = 256, 256 << 20
 ATTEMPTS = 5
 
 
-def gather(job: Job, results: Results, stop: StopRequest, ray_errors: "Errors", account: Account) -> None:
+def gather(
+    job: Job, results: Results, stop: StopRequest, ray_errors: "Errors", account: Account, partition: Partition = WHOLE
+) -> None:
     """Gather what `job.pending` wants over all shards of the source and freeze its result. Needs a connected Ray.
     `account` is told where the time went.
 
-    Where the passes before it saw other shards, they are to be made again first: nothing is gathered then.
+    Where the passes before it saw other shards, they are to be made again first: nothing is gathered then. The shards
+    of `partition` come first: what other partitions, started at the same time, have gathered until then is taken.
 
     Raises UsageError where a step before it asks a model that is too dear to be asked twice, Stopped where asked to.
     """
@@ -67,17 +72,22 @@ def gather(job: Job, results: Results, stop: StopRequest, ray_errors: "Errors", 
     manifest = digest([shard.token for shard in shards])
     if results.begin_again(wanted, manifest):
         return
+    states = [state_path(wanted, shard) for shard in shards]
     for _ in range(ATTEMPTS):
-        states = fold(job, wanted, shards, stop, ray_errors, account)
+        if not partition.whole:
+            fold(job, wanted, [shard for shard in shards if partition.holds(shard.name)], stop, ray_errors, account)
+            if results.look_again(wanted):
+                break
+        fold(job, wanted, shards, stop, ray_errors, account)
         try:
-            state = merged(store, wanted.statistic, states)
+            state, seen = merged(store, wanted.statistic, states)
         except ObjectMissing:  # another run, or partition, that gathers the same was first, and cleared up
             if results.look_again(wanted):
                 break
             continue
         with calling(type(job.labelers[-1]), "statistic"):
             result = wanted.statistic.finish(state)
-        results.put(wanted, result, manifest)
+        results.put(wanted, result, manifest, seen.to_json())
         break
     else:
         raise StorageError(
@@ -89,12 +99,11 @@ def gather(job: Job, results: Results, stop: StopRequest, ray_errors: "Errors", 
 
 def fold(
     job: Job, wanted: Pass, shards: Sequence[Shard], stop: StopRequest, ray_errors: "Errors", account: Account
-) -> list[str]:
-    """The paths of the states of all shards, once every one of them was written."""
+) -> None:
+    """Returns once the state of every one of these shards lies in the store."""
     store = job.open_store()
-    states = {shard.token: state_path(wanted, shard) for shard in shards}
     lying = {info.path for info in store.list(f"{FOLDER}/{wanted.fingerprint[:32]}")}
-    todo = [s for s in shards if states[s.token] not in lying or job.withdrawn.keys_of(s.name)]
+    todo = [s for s in shards if state_path(wanted, s) not in lying or job.withdrawn.keys_of(s.name)]
     if todo:
         tally = Tally(len(todo), "gathering")
         tally.stage = f"statistic {wanted.statistic.name} of {job.labelers[-1].label}"
@@ -116,7 +125,6 @@ def fold(
                 f"stopped by {stop.by} with {tally.shards_done} of {len(todo)} shards gathered for the statistic "
                 f"{wanted.statistic.name}. Nothing is lost: run the same command again to go on."
             )
-    return list(states.values())
 
 
 Errors = Callable[[], contextlib.AbstractContextManager[None]]
@@ -145,19 +153,20 @@ def state_path(wanted: Pass, shard: Shard) -> str:
     return f"{FOLDER}/{wanted.fingerprint[:32]}/{shard.token[:32]}.npz"
 
 
-def merged(store: ObjectStore, statistic: Statistic, paths: Sequence[str]) -> State:
-    """All of them as one; of large states few are in memory at a time."""
-    state, start, at_once = statistic.empty(), 0, 8
+def merged(store: ObjectStore, statistic: Statistic, paths: Sequence[str]) -> tuple[State, Seen]:
+    """All of them as one, and of which rows they are; of large states few are in memory at a time."""
+    state, seen, start, at_once = statistic.empty(), Seen(), 0, 8
     while start < len(paths):
         some = paths[start : start + at_once]
         # Read in threads, parsed here: Python 3.11's `ast`, which reads numpy's headers, is not safe in several.
-        data = zip(some, in_threads(store.get, some), strict=True)
-        held = [from_bytes(each, store.full_url(path)) for path, each in data]
+        data = zip(map(store.full_url, some), in_threads(store.get, some), strict=True)
+        told = [split(from_bytes(each, url), url) for url, each in data]
+        held, seen = [each for each, _ in told], sum((rows for _, rows in told), seen)
         # Among themselves first: of very many shards, each would else be merged into the large one.
         state = statistic.merge(state, functools.reduce(statistic.merge, held))
         largest = max(sum(array.nbytes for array in each.values()) for each in held)
         start, at_once = start + len(some), max(1, min(MERGED_AT_ONCE, MERGED_BYTES // max(1, largest)))
-    return state
+    return state, seen
 
 
 def build(job: Job, wanted: Pass, shards: Sequence[Shard]) -> tuple[ray.data.Dataset, Pool]:
@@ -216,9 +225,9 @@ class Folder:
         store, told = self._job.open_store(), []
         for shard in map(shard_of, shards["shard"].to_pylist()):
             usage: list[Report] = []
-            state = self._state(shard, usage)
+            state, seen = self._state(shard, usage)
             with self._slot.in_("write"):
-                store.put(state_path(self._wanted, shard), to_bytes(state))
+                store.put(state_path(self._wanted, shard), to_bytes(with_seen(state, seen)))
             self._slot.enter("idle")
             told.append(json.dumps([*usage, self._slot.take()]))
         return pa.table({"event": told})
@@ -226,27 +235,28 @@ class Folder:
     def close(self) -> None:
         self._watchdog.close()
 
-    def _state(self, shard: Shard, usage: list[Report]) -> State:
+    def _state(self, shard: Shard, usage: list[Report]) -> tuple[State, Seen]:
         """Of all rows that have a label so far; of a shard that cannot be read to its end, of none. `usage` grows by
         what its parts took.
         """
         labeler, statistic = self._job.labelers[-1], self._wanted.statistic
-        state = statistic.empty()
+        state, seen = statistic.empty(), Seen(shards=1)
         for part in read_parts(self._job, ShardTask(shard), self._ledger, self._watchdog, self._slot):
             header = Header.from_json(part["header"][0].as_py())
             if header.problem is not None:
                 usage += header.usage
-                return statistic.empty()
+                return statistic.empty(), Seen(shards=1, dead_shards=1)
             for stage in self._stages:
                 part = stage(part)
             usage += Header.from_json(part["header"][0].as_py()).usage
             rows = from_ipc(contents(part["rows"]))
+            seen += seen_of(rows["status"])
             prepared = rows.filter(rows["prepared"])
             alive = np.flatnonzero(pc.equal(prepared["status"], str(Status.OK)).to_numpy())
             if len(alive):
                 with self._slot.in_("infer"), calling(type(labeler), "statistic"):
                     state = statistic.update(state, batch_of(labeler, part, alive, len(prepared)))
-        return state
+        return state, seen
 
 
 def as_text(shard: Shard) -> str:

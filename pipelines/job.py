@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from relabel.digests import Json, digest
@@ -20,6 +20,22 @@ from relabel.storage.objects import ObjectStore
 from relabel.storage.opening import open_store
 
 from .recipe import Recipe
+
+
+def describe_label(labeler: Labeler[Any], results: Sequence[Json]) -> LabelIdentity:
+    """What a release says of a label, made with these results of statistics."""
+    return LabelIdentity(
+        operator=labeler.name,
+        version=labeler.version,
+        fingerprint=labeler.fingerprint(),
+        identity={
+            **labeler.identity(),
+            **({"source": labeler.source} if labeler.source else {}),
+            **({"statistics": list(results)} if results else {}),
+        },
+        contract=labeler.writes(),
+        class_names=tuple(labeler.class_names()),
+    )
 
 
 def own_module(labeler: Labeler[Any]) -> str:
@@ -147,21 +163,7 @@ class Job:
 
     def describe_labels(self) -> dict[str, LabelIdentity]:
         """What the release says of each label."""
-        return {
-            labeler.label: LabelIdentity(
-                operator=labeler.name,
-                version=labeler.version,
-                fingerprint=labeler.fingerprint(),
-                identity={
-                    **labeler.identity(),
-                    **({"source": labeler.source} if labeler.source else {}),
-                    **({"statistics": list(found)} if (found := self.results.get(labeler.label)) else {}),
-                },
-                contract=labeler.writes(),
-                class_names=tuple(labeler.class_names()),
-            )
-            for labeler in self.labelers
-        }
+        return {each.label: describe_label(each, self.results.get(each.label, ())) for each in self.labelers}
 
     def require_results(self) -> None:
         """Raises UsageError where a statistic is still to be gathered."""

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from relabel.errors import UsageError
+from relabel.labelers.labeler import origin_of
 from relabel.labels.contract import LabelContract
 from relabel.releases.release import Store
 from relabel.releases.release_source import ReleaseSource
-from relabel.releases.versions import MARKER, read_marker
+from relabel.releases.versions import MARKER, LabelIdentity, read_marker
 from relabel.shards import source as files
 from relabel.shards.shard import Source
 from relabel.shards.source import SourceConfig
@@ -23,6 +24,13 @@ class KnownLabel:
     contract: LabelContract
     fingerprint: str
     class_names: Sequence[str]
+    origin: str
+    """As `labeler.origin_of` tells."""
+
+    @classmethod
+    def of(cls, label: LabelIdentity) -> "KnownLabel":
+        origin = origin_of(label.operator, label.version, label.identity)
+        return cls(label.contract, label.fingerprint, label.class_names, origin)
 
 
 def open_source(config: SourceConfig) -> Source:
@@ -64,4 +72,4 @@ def source_labels(config: SourceConfig) -> dict[str, KnownLabel]:
     if not isinstance(source, ReleaseSource):
         return {}
     labels = source.release.version.labels
-    return {name: KnownLabel(each.contract, each.fingerprint, each.class_names) for name, each in labels.items()}
+    return {name: KnownLabel.of(label) for name, label in labels.items()}

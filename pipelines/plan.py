@@ -31,10 +31,11 @@ from relabel.shards.shard import Shard
 from relabel.shards.source import selection
 from relabel.storage.objects import ObjectStore
 
-from .job import Job, Part, ShardTask
+from .job import Job, Part, ShardTask, describe_label
 from .opening import KnownLabel, open_source, pinned, source_labels
 from .recipe import Recipe, Step
 from .results import Results
+from .seen import unseen
 
 PART_NAME = re.compile(r"(\d{10})-(\d+)-[0-9a-f]{32}\.arrow$")
 
@@ -138,7 +139,7 @@ def make_job(recipe: Recipe, lock: Path | Lock | None = None, results: Results |
         require_named(labeler, recipe)
         if pending is None:
             pending = results.tell(labeler, index, selection(recipe.source))
-        known[step.label] = KnownLabel(labeler.writes(), labeler.fingerprint(), labeler.class_names())
+        known[step.label] = KnownLabel.of(describe_label(labeler, results.found.get(step.label, ())))
     read = {name for labeler in labelers for name in labeler.reads}
     return Job(
         new_run_id(recipe.name),
@@ -197,6 +198,7 @@ def connect(labeler: Labeler[Any], known: Mapping[str, KnownLabel]) -> None:
         labeler.inputs[name] = known[name].contract
         labeler.input_names[name] = tuple(known[name].class_names)
         labeler.read_fingerprints[name] = known[name].fingerprint
+        labeler.read_origins[name] = known[name].origin
 
 
 def check_contract(contract: Any, cls: type[Labeler[Any]], label: str) -> None:
@@ -283,6 +285,7 @@ def plan(job: Job, limit: int | None = None, check_content: bool = False, partit
         warnings=[
             *(f"{damage} It counts as not written." for damage in finished.damaged),
             *(f"{labeler.label}: {line}." for labeler in job.labelers for line in labeler.warnings()),
+            *(f"{label}: {line}." for label, found in job.results.items() for line in map(unseen, found) if line),
             *([f"{len(listed) - len(shards)} shards are withdrawn and left out"] if len(listed) > len(shards) else []),
         ],
         leftovers=[

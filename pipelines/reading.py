@@ -12,11 +12,9 @@ import pyarrow as pa
 
 from relabel.errors import BadShard, RelabelError
 from relabel.reasons import Reason, Status
-from relabel.redaction import redacted
 from relabel.releases.records import to_json
 from relabel.shards.shard import Sample, ShardReading
 
-from .dead_letters import DETAIL_CHARACTERS
 from .job import Job, ShardTask
 from .ledger import PREPARING, Keeper, Ledger, Unit, Verdict
 from .opening import open_source
@@ -164,5 +162,4 @@ def well_formed(reading: ShardReading) -> Iterator[Sample]:
     except RelabelError:
         raise
     except (ValueError, LookupError, ArithmeticError, RecursionError) as error:
-        detail = redacted(f"{type(error).__name__}: {error}")
-        raise BadShard(Reason.CORRUPT_SHARD, detail[:DETAIL_CHARACTERS]) from error
+        raise BadShard(Reason.CORRUPT_SHARD, f"{type(error).__name__}: {error}") from error

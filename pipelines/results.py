@@ -35,7 +35,7 @@ class Results:
         self._before: dict[str, int] = {}
         self._manifests: dict[str, str] = {}
         self.found: dict[str, tuple[Json, ...]] = {}
-        """Label -> path and digest of each result that `tell` gave it, in order."""
+        """Label -> path, digest and counted rows of each result that `tell` gave it, in order."""
 
     @property
     def store(self) -> ObjectStore:
@@ -65,7 +65,7 @@ class Results:
             path, fields = found
             result, self._manifests[labeler.label] = fields["result"], str(fields["manifest"])
             labeler.finished = (*labeler.finished, result)
-            named = {"name": statistic.name, "path": path, "sha256": digest(result)}
+            named = {"name": statistic.name, "path": path, "sha256": digest(result), "seen": fields.get("seen")}
             self.found[labeler.label] = (*self.found.get(labeler.label, ()), named)
         raise RelabelError(f"{labeler.name} asked for {MOST_PASSES} statistics and wants more. Mend its `statistic`.")
 
@@ -82,14 +82,17 @@ class Results:
     def _refits(self, label: str) -> bool:
         return self._refit or label in self._anew
 
-    def put(self, wanted: Pass, result: Json, manifest: str) -> None:
-        """Freeze a result; where another run was first, its result stands. `manifest` names the rows gathered."""
+    def put(self, wanted: Pass, result: Json, manifest: str, seen: Json = None) -> None:
+        """Freeze a result; where another run was first, its result stands. `manifest` names the rows gathered, `seen`
+        counts them, and those that there were beside them.
+        """
         fields = {
             "format": 1,
             "statistic": wanted.statistic.name,
             "version": wanted.statistic.version,
             "fingerprint": wanted.fingerprint,
             "manifest": manifest,
+            "seen": seen,
             "result": result,
         }
         data = seal(fields)

@@ -97,7 +97,7 @@ def run(
             require_travels(job.own_labelers)
         while job.pending:
             with meter.holding():
-                gather(job, results, stop, functools.partial(metered_errors, meter), account)
+                gather(job, results, stop, functools.partial(metered_errors, meter), account, partition)
             job = make_job(checked, lock, results)
         make_plan = functools.partial(plan, job, limit, check_content, partition)
         todo, lease = held.enter_context(leased(job, make_plan, stop, if_busy))

@@ -17,6 +17,7 @@ from relabel.releases.retirements import read_retired
 from relabel.releases.versions import Version, read_sequence, version_numbers
 from relabel.storage.opening import open_store as open_objects
 
+from .seen import tell_seen
 from .summary_lines import tell_briefly, tell_summary
 from .terminal import Add, add_store, emit, positive, refused, say, storage_options, table
 from .verdicts import told
@@ -170,6 +171,8 @@ def show_command(options: argparse.Namespace) -> int:
             f"label     {name}: {contract.kind} by {label.operator} version {label.version}, "
             f"fingerprint {label.fingerprint[:16]}"
         )
+        for line in filter(None, map(tell_seen, label.identity.get("statistics", ()))):
+            say(f"          statistic {line}")
         for column in contract.columns:
             axes = ", ".join(f"{axis}={length}" for axis, length in zip(column.axes, column.shape, strict=True))
             say(f"          {column.name}: {column.dtype}" + (f" [{axes}]" if axes else ""))

@@ -1,7 +1,7 @@
 """Taxonomy: from a source of texts to a versioned taxonomy in a store, by way of a sample and a language model.
 
 The sample is gathered once and frozen, as every statistic is; a taxonomy is written once under the next number, with
-how it came about, unless nothing changed.
+how it came about, unless nothing changed. Summaries are kept until then: who is killed goes on with those that it had.
 """
 
 import contextlib
@@ -11,15 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from relabel.digests import Json, digest
+from relabel.digests import Json, digest, seal, unseal
 from relabel.errors import StoreConflict, UsageError
+from relabel.labelers.engine_labeler import UNIDENTIFIED
 from relabel.labelers.engines.loop import Loop
-from relabel.labelers.taxonomy_build import Built, build_taxonomy
+from relabel.labelers.taxonomy_build import Built, Kept, build_taxonomy, require_room, summaries_of
 from relabel.labels.taxonomy import Taxonomy, first_free, parse_taxonomy
+from relabel.releases.stored import in_threads
 from relabel.storage.objects import ObjectStore, settle
 from relabel.storage.opening import open_store
 
 from .account import Account
+from .gathering import FOLDER as STATES
 from .gathering import gather
 from .in_process import device_for
 from .loading import SHIPPED, load, load_as, read
@@ -67,11 +70,15 @@ def induce(recipe: TaxonomyRecipe, refit: bool = False, say: Say = lambda line: 
     store = open_store(recipe.store.url, recipe.store.storage_options)
     newest = max(numbers(store), default=0)
     begun, number = beginning(recipe, store, newest)
+    require_room(recipe.build, begun)
     texts = sample(recipe, refit)
     say(f"sample    {len(texts)} texts" + (f"; begins with {len(begun.categories)} categories" if begun else ""))
-    built = asked(recipe, texts, begun)
+    facts: dict[str, Json] = recipe.engine.inspect()
+    folder = summaries_folder(recipe, facts, texts)
+    built = asked(recipe, facts, texts, begun, kept_in(store, folder))
     taxonomy = built.taxonomy
     if begun is not None and number and taxonomy.digest == begun.digest:
+        in_threads(store.delete, paths_in(store, folder))
         return Induced(taxonomy, store.full_url(path_of(number)), begun, built, fresh=False)
     how = {
         "build": recipe.build.model_dump(mode="json"),
@@ -86,6 +93,7 @@ def induce(recipe: TaxonomyRecipe, refit: bool = False, say: Say = lambda line: 
             f"another run wrote {store.full_url(path)} while this one was at work, so nothing was written. Run again: "
             "it begins with that one."
         )
+    in_threads(store.delete, paths_in(store, folder))
     return Induced(taxonomy, store.full_url(path), begun, built, fresh=True)
 
 
@@ -130,13 +138,36 @@ def sample(recipe: TaxonomyRecipe, refit: bool) -> list[str]:
     return texts
 
 
-def asked(recipe: TaxonomyRecipe, texts: list[str], begun: Taxonomy | None) -> Built:
+def summaries_folder(recipe: TaxonomyRecipe, facts: Mapping[str, Json], texts: list[str]) -> str:
+    """Where summaries lie until the taxonomy does: those that another engine or another sample would give elsewhere."""
+    engine = {**recipe.engine.identity(), "facts": {k: v for k, v in facts.items() if k not in UNIDENTIFIED}}
+    return f"{STATES}/taxonomy-{digest([engine, summaries_of(recipe.build, texts)])[:32]}"
+
+
+def paths_in(store: ObjectStore, folder: str) -> list[str]:
+    return [info.path for info in store.list(folder)]
+
+
+def kept_in(store: ObjectStore, folder: str) -> Kept:
+    """What an interrupted build left there, and where this one leaves its own."""
+    held: dict[int, str] = {}
+    for path in paths_in(store, folder):
+        held |= {int(number): reply for number, reply in unseal(store.get(path), store.full_url(path))["replies"]}
+
+    def keep(replies: Mapping[int, str]) -> None:
+        store.put(f"{folder}/{min(replies):06d}.json", seal({"replies": [list(each) for each in replies.items()]}))
+
+    return Kept(held, keep)
+
+
+def asked(
+    recipe: TaxonomyRecipe, facts: Mapping[str, Json], texts: list[str], begun: Taxonomy | None, kept: Kept
+) -> Built:
     """The model's part, in this process."""
     config, resources = recipe.engine, recipe.resources
-    facts: dict[str, Json] = config.inspect()
     engine = config.open(facts, device_for(resources), compute_batch=resources.compute_batch, threads=resources.threads)
     with contextlib.closing(Loop()) as loop:
         try:
-            return loop.run(build_taxonomy(engine, config.concurrency, texts, recipe.build, begun))
+            return loop.run(build_taxonomy(engine, config.concurrency, texts, recipe.build, begun, kept))
         finally:
             loop.run(engine.close())

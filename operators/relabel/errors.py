@@ -28,6 +28,9 @@ from collections.abc import Iterable
 
 from .redaction import redacted
 
+DETAIL_CHARACTERS = 500
+"""Of why something is a dead letter, whoever says so: a service or an engine may quote a whole prompt."""
+
 
 class RelabelError(Exception):
     """What relabel raises on purpose; the message says what was expected, what was got and what to do."""
@@ -133,7 +136,8 @@ class DeadLetter(RelabelError):
     """Something that cannot be labelled: a reason code (see `reasons`) and a detail for a person."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        self.reason, self.detail = str(reason), redacted(detail)
+        self.reason = str(reason)
+        self.detail = redacted(detail)[:DETAIL_CHARACTERS]  # in this order: half a secret is not found
         super().__init__(f"{self.reason}: {self.detail}")
 
     def __reduce__(self) -> tuple[type["DeadLetter"], tuple[str, str]]:

@@ -152,6 +152,8 @@ class AsyncLLM:
             raise VLLMValidationError("the model's context length is only 8 tokens")
         elif word == "refuse":
             raise VLLMClientError("not like this")
+        elif word == "ramble":
+            raise VLLMClientError("not like this. " * 10_000)
         elif word == "fail":
             raise EngineGenerateError from RuntimeError("a kernel did not like it")
         seconds = float(word.removeprefix("wait:")) if word.startswith("wait:") else 0.0

@@ -286,7 +286,7 @@ def test_the_defaults_are_part_of_the_meaning() -> None:
         ({"guards": {"refusal": "drop"}}, "guards.refusal"),
         ({"styles": {"short": {"guards": {"refusals": "off"}}}}, "styles.short.guards.refusals"),
         ({"styles": {"short": {"guards": {"empty": "off"}}}}, "styles.short.guards.empty"),
-        ({"language": "English"}, "ISO 639 code such as en"),
+        ({"language": "English"}, "expected the ISO 639 code of one of the 176 languages"),
         ({"ladder": [{"temprature": 1}]}, "ladder.0.temprature"),
     ],
 )

@@ -267,3 +267,14 @@ def test_extra_fields_go_along_and_null_takes_one_away(serve: Serve) -> None:
     assert "seen" in seen.detail
     [plain], _ = asked(server.url, [ask("a")], extra={"top_p": None})
     assert texts([plain]) == ["A#0"]
+
+
+def test_what_is_not_sent_to_a_server_that_is_away_uses_no_budget() -> None:
+    """One is refused; one waits for its two seconds of the budget, the others for room, until patience ends."""
+    url, begun = f"http://127.0.0.1:{free_ports(1)[0]}/v1", time.monotonic()
+    requests = [ask(f"w{row}") for row in range(6)]
+    outcomes, engine = asked(url, requests, at_once=2, requests_per_minute=30.0, patience_seconds=3.0)
+    assert all(isinstance(each, EngineUnreachable) for each in outcomes)
+    meter = engine._pace._requests
+    assert meter is not None
+    assert meter._free_at - begun < 5, "the one that was sent has two seconds"

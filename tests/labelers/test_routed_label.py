@@ -11,6 +11,7 @@ from small_language_models import save_llama
 
 from relabel.errors import UsageError
 from relabel.labelers.engines.transformers_engine import TransformersConfig
+from relabel.labelers.labeler import origin_of
 from relabel.labelers.pseudo_label import PseudoLabelLabeler, PseudoLabelParameters
 from relabel.labelers.routed_label import CLASSIFIER, MODEL, RoutedLabel, RoutedLabelParameters
 from relabel.labels.class_map import ClassMap
@@ -21,6 +22,7 @@ from relabel.testing import check_labeler
 
 WORDS = ("red fox", "small cat", "tree")
 FEATURES = 4
+MINE = origin_of("embed_text", 1, {"weights": "mine"})
 TEXTS = ("a red fox runs", "the cat sleeps", "one two three four", "owl bee")
 VECTORS = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0.4, 0.3, 0.3, 0], [0, 0, 0, 1]], np.float32)
 
@@ -31,14 +33,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def classifier(
-    path: Path, tau: float | None = 0.9, features: int = FEATURES, classes: int = 3, names: tuple[str, ...] = WORDS
+    path: Path,
+    tau: float | None = 0.9,
+    features: int = FEATURES,
+    classes: int = 3,
+    names: tuple[str, ...] = WORDS,
+    vectors: str = MINE,
 ) -> str:
     """Sure of a row that lies along one of the first axes."""
     weights = np.zeros((1, classes, features + 1), "<f4")
     weights[0, np.arange(classes), np.arange(classes)] = 10
     result = {
         "all": base64.b64encode(weights.tobytes()).decode(), "all_shape": list(weights.shape), "tau": tau,
-        "class_map": ClassMap(names).digest,
+        "class_map": ClassMap(names).digest, "embedding": vectors,
     }  # fmt: skip
     path.write_text(json.dumps({"result": result}))
     return str(path)
@@ -49,6 +56,7 @@ def routed(folder: Path, file: str, **parameters: Any) -> RoutedLabel:
     asked = RoutedLabelParameters(engine=engine, labels=WORDS, text_tokens=40, classifier=file, **parameters)
     labeler = RoutedLabel(asked, "topic")
     labeler.inputs = {"embed_text": embedding("embed_text", FEATURES)}
+    labeler.read_origins = {"embed_text": MINE}
     labeler.facts = labeler.inspect()
     return labeler
 
@@ -133,6 +141,16 @@ def test_a_prior_that_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> N
         routed(folder, file, log_prior=(-1.0, -2.0, -3.0), how="choose")
     with pytest.raises(ValueError, match="must hold finite logarithms"):
         routed(folder, file, log_prior=(-1.0, -2.0, float("-inf")))
+
+
+def test_a_classifier_of_another_encoders_vectors_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = origin_of("embed_text", 1, {"weights": "other"})
+    with pytest.raises(UsageError, match="learned from vectors that were made in another way"):
+        routed(folder, classifier(tmp_path / "c.json", vectors=other)).writes()
+    one = routed(folder, classifier(tmp_path / "mine.json"))
+    two = routed(folder, classifier(tmp_path / "others.json", vectors=other))
+    two.read_origins = {"embed_text": other}
+    assert two.fingerprint() != one.fingerprint()
 
 
 def test_a_classifier_that_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """Spending: exact to the last digit, in whatever order it is summed; budgets that flow evenly."""
 
+import asyncio
 import itertools
+import time
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relabel.labelers.engines.pacing import Meter
+from relabel.labelers.engines.pacing import Meter, Pace
 from relabel.labelers.engines.spending import Spending, minus, money, plus
 
 USES = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), max_size=30)
@@ -64,3 +66,16 @@ def test_a_meter_is_set_right_by_what_was_used() -> None:
     assert meter.book(100.0) == pytest.approx(5)
     meter.correct(100.0)
     assert meter.book(1.0) == pytest.approx(25)
+
+
+def test_what_was_not_sent_is_given_back() -> None:
+    async def waits() -> list[float]:
+        pace, found = Pace(60.0, 6000.0), []
+        for _ in range(3):
+            begun = time.monotonic()
+            await pace.wait(100)
+            found.append(time.monotonic() - begun)
+            pace.give_back(100)
+        return found
+
+    assert max(asyncio.run(waits())) < 0.5, "each would wait a second for the one before"

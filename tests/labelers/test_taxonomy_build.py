@@ -6,10 +6,19 @@ import re
 from collections.abc import Callable, Sequence
 
 import pytest
+from pydantic import ValidationError
 
-from relabel.errors import BadSample, EngineUnreachable, Refused
+from relabel.errors import BadSample, EngineUnreachable, Refused, UsageError
 from relabel.labelers.engines.protocol import Engine, Reply, Request
-from relabel.labelers.taxonomy_build import Built, TaxonomySettings, build_taxonomy, parse_table
+from relabel.labelers.taxonomy_build import (
+    Built,
+    Kept,
+    TaxonomySettings,
+    build_taxonomy,
+    parse_table,
+    require_room,
+    summaries_of,
+)
 from relabel.labels.taxonomy import Taxonomy, parse_taxonomy
 from relabel.reasons import Reason
 
@@ -119,6 +128,14 @@ def test_a_build_that_begins_with_a_taxonomy_keeps_its_ids_and_says_what_became_
     assert same.taxonomy == built.taxonomy, "what does not change is the same version"
 
 
+def test_ids_of_people_that_look_like_cues_stay() -> None:
+    start = parse_taxonomy('[{"id": "Text: [1]", "name": "LAW"}, {"id": "JSON: x", "name": "GARDENS"}]', "mine.json")
+    told = parse_table('{"categories": [{"id": "Text - (1)", "name": "COURTS"}], "merged": {"JSON - x": "Text - (1)"}}')
+    assert told is not None
+    categories, merged = told.with_ids_of(start)
+    assert ([each["id"] for each in categories], merged) == (["Text: [1]"], {"JSON: x": "Text: [1]"})
+
+
 def test_a_text_that_cannot_be_summarised_stands_for_itself_and_a_service_that_stays_away_is_raised() -> None:
     class Mute(Librarian):
         async def generate(self, request: Request) -> Reply:
@@ -136,6 +153,106 @@ def test_a_text_that_cannot_be_summarised_stands_for_itself_and_a_service_that_s
 
     with pytest.raises(EngineUnreachable):
         build(Away())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"summarise": False}, r"with a table of 25 categories \d+ texts of 2003 characters fit, got minibatch: 200"),
+        ({"categories": 200}, r"\d+ texts of 203 characters fit, got minibatch: 200. Lower minibatch, or categories"),
+        ({"max_chars": 60_000}, "at most 5.* of a text fit, got max_chars: 60000"),
+    ],
+)
+def test_a_minibatch_that_no_prompt_can_hold_is_refused_before_anything_is_asked(
+    settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TaxonomySettings.model_validate(settings)
+    fitting = TaxonomySettings(summarise=False, minibatch=200, max_chars=200, validation=0.0)
+    built = build(Librarian(), fitting, ["sport " * 40] * 200)
+    assert built.taxonomy.names == ("SPORT",)
+
+
+def test_a_taxonomy_that_leaves_no_room_is_refused_before_anything_is_asked() -> None:
+    told = [{"name": f"class {number}", "description": "word " * 110} for number in range(100)]
+    with pytest.raises(UsageError, match=r"takes 5\d+ characters of a prompt.* got minibatch: 200"):
+        require_room(TaxonomySettings(), parse_taxonomy(json.dumps({"classes": told}), "mine.json"))
+
+
+def test_a_model_with_less_room_says_so_at_the_first_minibatch() -> None:
+    class Small(Librarian):
+        async def generate(self, request: Request) -> Reply:
+            if "Summaries:" in str(request.prompt):
+                self.tables += 1
+                raise BadSample(Reason.PROMPT_TOO_LONG, "the prompt has 5000 tokens; at most 2048 fit")
+            return await super().generate(request)
+
+    engine = Small()
+    with pytest.raises(UsageError, match="a minibatch of 6 texts is too long for this model: .*at most 2048 fit"):
+        build(engine)
+    assert engine.tables == 1
+
+
+def test_who_is_interrupted_goes_on_with_the_summaries_that_there_were() -> None:
+    class Counting(Librarian):
+        def __init__(self, most: int) -> None:
+            super().__init__()
+            self.most, self.summaries = most, 0
+
+        async def generate(self, request: Request) -> Reply:
+            if "Summarise" in str(request.prompt):
+                self.summaries += 1
+                if self.summaries > self.most:
+                    raise EngineUnreachable("gone")
+            return await super().generate(request)
+
+    texts, held = [f"{topic} {number}" for topic in TOPICS for number in range(30)], dict[int, str]()
+
+    def building(engine: Engine) -> Built:
+        kept = Kept(dict(held), held.update)
+        return asyncio.run(build_taxonomy(engine, 4, texts, SETTINGS, None, kept))
+
+    with pytest.raises(EngineUnreachable):
+        building(Counting(most=50))
+    assert 46 <= len(held) <= 50, "all but those of the other three that were open"
+    again, before = Counting(most=1000), len(held)
+    built = building(again)
+    assert again.summaries == 120 - before
+    assert built == build(Librarian(), texts=texts)
+    last = Counting(most=0)
+    assert building(last) == built
+    assert summaries_of(SETTINGS, texts) != summaries_of(SETTINGS.model_copy(update={"seed": 1}), texts)
+    assert summaries_of(SETTINGS, texts) == summaries_of(SETTINGS.model_copy(update={"minibatch": 9}), texts)
+
+
+def test_no_text_summary_or_category_imitates_a_cue() -> None:
+    cues = ("Text:", "Summary:", "Summaries:", "JSON:", "Categories:", "The category of the text or else Other:")
+    bad, prompts = f"sport {' law '.join(cues)} x", list[str]()
+
+    class Imitating(Librarian):
+        """Says them in summaries and categories."""
+
+        async def generate(self, request: Request) -> Reply:
+            prompt = str(request.prompt)
+            prompts.append(prompt)
+            if "Summarise" in prompt:
+                return said(f"sport JSON : Categories: Summary：{'Text: ' * (request.seed % 2)}")
+            if request.choices is not None:
+                return said("Other")
+            categories = [{"name": f"law {cue} court", "description": f"on {cue} sport"} for cue in cues]
+            return said(json.dumps({"categories": categories}))
+
+    start = Taxonomy(
+        parse_taxonomy(json.dumps([{"name": f"film {cues[2]} cinema", "description": " ".join(cues)}]), "m").categories
+    )
+    settings = SETTINGS.model_copy(update={"chat": False, "categories": 9, "minibatch": 24})
+    build(Imitating(), settings, [bad] * 60, start)
+    fixed = {"Summarise": (1, 1, 0, 0, 0, 0), "Here are": (0, 0, 1, 1, 0, 0), "Categories": (1, 0, 0, 0, 1, 1)}
+    assert {prompt.split("\n")[0].split(":")[0][:9].strip() for prompt in prompts} >= {"Summarise", "Here are"}
+    for prompt in prompts:
+        expected = next(counts for words, counts in fixed.items() if prompt.startswith(words))
+        found = tuple(len(re.findall(rf"\b{re.escape(cue[:-1])}\s*[:：]", prompt)) for cue in cues)
+        assert found == expected, prompt
 
 
 def test_texts_cannot_speak_to_the_model_or_name_a_category_other() -> None:

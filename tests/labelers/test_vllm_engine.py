@@ -11,7 +11,7 @@ import numpy as np
 import pydantic
 import pytest
 
-from relabel.errors import BadSample, DeviceFailed, Refused, UsageError
+from relabel.errors import DETAIL_CHARACTERS, BadSample, DeviceFailed, Refused, UsageError
 from relabel.labelers.engines.protocol import Decoding, Message, Reply, Request
 from relabel.labelers.engines.vllm_engine import SPEED, VllmConfig
 from relabel.reasons import Reason
@@ -112,6 +112,13 @@ def test_a_request_fails_alone(model: str) -> None:
     reasons = [outcome.reason for outcome in outcomes[1:4] if isinstance(outcome, BadSample)]
     assert reasons == [Reason.PROMPT_TOO_LONG, Reason.ENGINE_ERROR, Reason.ENGINE_ERROR]
     assert "a kernel did not like it" in outcomes[3].detail
+
+
+def test_what_vllm_says_of_a_request_is_cut(model: str) -> None:
+    [outcome] = asked(model, [plain("ramble")])
+    assert isinstance(outcome, BadSample)
+    assert outcome.detail.startswith("vLLM: not like this.")
+    assert len(outcome.detail) == DETAIL_CHARACTERS
 
 
 def test_when_the_engine_dies_every_open_request_says_so(model: str) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from relabel.labels.caption import caption_contract
 from relabel.labels.contract import Column, LabelContract
 from relabel.labels.kinds import classes, scores, text
+from relabel.labels.pseudo import answered_contract
 from relabel.labels.shard_file import decode_label_shard, encode_label_shard, label_schema, label_table
 from relabel.labels.summary import Contest, Flags, Summary, add_up, parse, summarise
 
@@ -85,6 +86,23 @@ def test_other_labels_have_none() -> None:
     rows = pa.table({"kind_ids": pa.array([], pa.binary(2)), "kind_scores": pa.array([], pa.binary(4))})
     assert summarise([classes("kind", ["a", "b"])], rows) is None
     assert summarise([], rows) is None
+
+
+def test_flags_of_pseudo_labels_are_counted_and_their_numbers_are_not() -> None:
+    contract = answered_contract("topic", ["a", "b"], 1, reproducible=True, several=False)
+    rows = pa.table({
+        "topic_attempts": pa.array([1, 3, None], pa.uint8()),
+        "topic_truncated": [False, True, None],
+        "topic_flags": [["cut"], ["cut", "parse_error"], None],
+    })  # fmt: skip
+    made = summarise([contract], rows)
+    assert made is not None
+    assert made.numbers == {}
+    assert made.flags == {
+        "topic_truncated": Flags(2, {"truncated": 1}),
+        "topic_flags": Flags(2, {"cut": 2, "parse_error": 1}),
+    }
+    assert add_up([made, parse(made.encode())]).flags["topic_truncated"] == Flags(4, {"truncated": 2})
 
 
 def test_plain_texts_and_scores_are_summarised_as_far_as_they_can_be() -> None:

@@ -20,6 +20,7 @@ from relabel.labels.class_map import ClassMap
 from relabel.labels.contract import Geometry, LabelContract
 from relabel.labels.kinds import classes, scores, text
 from relabel.labels.label_map import encode, label_map_contract
+from relabel.labels.pseudo import answered_contract
 from relabel.releases.release import Release, Store
 
 NAMES = ("dog", "cat", "horse", "owl", "whale")
@@ -177,6 +178,29 @@ def test_a_prompt_that_yields_empty_answers_is_refused(tmp_path: Path) -> None:
     assert refused(guarded) == ["dead_letters unusable_text"]
     same = two(tmp_path / "good", good, told("a dog", "an owl"), declared, contract, teacher="prompt")
     assert refused(same) == []
+
+
+def test_bad_answers_and_texts_that_are_cut_are_refused(tmp_path: Path) -> None:
+    contract = answered_contract("kind", NAMES, 1, reproducible=True, several=False)
+
+    def answered(shard: str, *flags: str, truncated: bool = False) -> Rows:
+        """A fifth of the rows are said to be bad."""
+        ids = (drawn(shard)[:, None] + np.arange(len(NAMES))) % len(NAMES)
+        count, bad = len(ids), np.arange(len(ids)) % 5 == 0
+        return Rows({
+            "kind_ids": ids.astype(np.uint16),
+            "kind_scores": np.tile(np.eye(1, len(NAMES), dtype=np.float32), (count, 1)),
+            "kind_votes": ids[:, :1].astype(np.int32), "kind_prompt_tokens": np.ones((count, 1), np.int32),
+            "kind_truncated": bad & truncated, "kind_answers": [["x"]] * count,
+            "kind_attempts": np.ones(count, np.uint8), "kind_completion_tokens": np.ones(count, np.int32),
+            "kind_flags": [[*flags] if each else [] for each in bad],
+        })  # fmt: skip
+
+    good = {shard: answered(shard) for shard in SHARDS}
+    assert refused(two(tmp_path / "same", good, {**good, "x.tar": answered("x.tar")}, contract=contract)) == []
+    worse = {shard: answered(shard, "parse_error", truncated=True) for shard in SHARDS}
+    found = two(tmp_path / "worse", good, worse, contract=contract)
+    assert refused(found) == ["flags kind_flags: parse_error", "flags kind_truncated: truncated"]
 
 
 @pytest.mark.parametrize("night", range(10))

@@ -75,6 +75,10 @@ def test_rows_are_conserved_and_every_failure_is_told_apart(store: str) -> None:
     assert best == {"a": 0, "b": 1, "c": 2, "d": no_class(3), "e": no_class(3)}
     assert release.table("2.jsonl.gz").drop_columns(["key"]).equals(release.table("1.jsonl").drop_columns(["key"]))
     assert release.labels["topic"].score_domain == "vote_share"
+    assert release.summary is not None
+    told = release.summary.flags
+    assert told["topic_flags"].to_json() == {"rows": 10, "counts": {"other": 2, "parse_error": 2}}
+    assert told["topic_truncated"].to_json() == {"rows": 10, "counts": {}}
     assert [letter["reason"] for letter in release.dead_letters() if "key" not in letter] == [Reason.TRUNCATED_SHARD]
 
 

@@ -89,6 +89,11 @@ def test_steps_that_need_the_whole_data_set_get_it_in_one_recipe_or_over_a_relea
     run(of_texts(texts, tmp_path / "told", "tell"))
     run(of_release(tmp_path / "told", tmp_path / "derived", "deviate"))
     assert deviations(tmp_path / "derived") == found
+    steps = make_job(load(of_texts(texts, tmp_path / "x", {"tell": {}, "as": "said"}, {"deviate": {"label": "said"}})))
+    source = make_job(load(of_release(tmp_path / "told", tmp_path / "y", "deviate")))
+    step, read = steps.labelers[1], source.labelers[0]
+    assert step.read_origins["said"] == read.read_origins["tell"], "the same, whatever it is called and from where"
+    assert step.read_fingerprints["said"] != read.read_fingerprints["tell"]
     told, derived = open_release(str(tmp_path / "told")), open_release(str(tmp_path / "derived"))
     for shard in derived.shards:
         before, after = (each.table(shard, ["key", "sample_digest"]) for each in (told, derived))
@@ -106,6 +111,7 @@ def test_a_result_is_frozen_until_refit(texts: Path, tmp_path: Path, ray_cluster
     assert mean["name"] == spread["name"] == "mean"
     held = json.loads((tmp_path / "store" / mean["path"]).read_bytes())
     assert held["result"]["count"] == len(expected())
+    assert held["seen"] == mean["seen"] == {"shards": 3, "dead_shards": 0, "ok": 23, "dead": 1, "filtered": 0}
     assert not (tmp_path / "store" / "states").exists() or not any((tmp_path / "store" / "states").rglob("*.npz"))
 
     write_tar(texts / "3.tar", {"0.txt": b"x" * 100})
@@ -208,7 +214,7 @@ def test_a_text_of_a_release_is_a_field_and_a_condition_like_any_other(
 
 
 def test_a_damaged_shard_of_the_release_is_a_dead_shard_and_withdrawn_rows_stay_out(
-    texts: Path, tmp_path: Path, ray_cluster: None
+    texts: Path, tmp_path: Path, ray_cluster: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     told = tmp_path / "told"
     run(of_texts(texts, told, "tell"))
@@ -221,6 +227,12 @@ def test_a_damaged_shard_of_the_release_is_a_dead_shard_and_withdrawn_rows_stay_
     run(wanted)
     release = open_release(str(tmp_path / "store"))
     assert release.counts.dead_shards == 1
+    for result in release.version.labels["deviate"].identity["statistics"]:
+        assert result["seen"] == {"shards": 3, "dead_shards": 1, "ok": 14, "dead": 0, "filtered": 2}
+    assert any("lacks 1 of 3 shards" in line for line in plan(make_job(load(wanted))).warnings)
+    capfd.readouterr()
+    assert main(["show", str(tmp_path / "store")]) == 0
+    assert "statistic mean of 14 samples of 2 shards; not seen: 1 shards, " in capfd.readouterr().out
     assert release.counts.reasons == {Reason.CORRUPT_SHARD: 1, Reason.WITHDRAWN: 1, Reason.NO_LABEL: 1}
     shutil.rmtree(told)
     with pytest.raises((UsageError, Refused), match="not a label store"):

@@ -3,17 +3,22 @@
 import contextlib
 import http.server
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from releases_of_photos import write_tar
 
 from pipelines.command_line import main
-from pipelines.taxonomy import induce, load_taxonomy
+from pipelines.taxonomy import induce, load_taxonomy, sample
 from relabel.errors import UsageError
 
 TOPICS = ("SPORT", "FILM", "LAW")
@@ -23,6 +28,9 @@ class Topics(http.server.BaseHTTPRequestHandler):
     """Names the topics that it is shown; what `renamed` says is called otherwise."""
 
     renamed: Mapping[str, str] = {}
+    summarised: ClassVar[list[str]] = []
+    """Texts of which summaries were asked for."""
+    pause_seconds = 0.0
 
     def do_GET(self) -> None:
         self.send({"data": [{"id": "m"}]})
@@ -40,6 +48,8 @@ class Topics(http.server.BaseHTTPRequestHandler):
 
     def reply(self, prompt: str) -> str:
         if "Summarise" in prompt:
+            time.sleep(self.pause_seconds)
+            self.summarised.append(prompt)
             return str(prompt.partition("Text: ")[2].partition("\n")[0])
         shown = prompt.partition("Summaries:" if "Summaries:" in prompt else "Text: ")[2]
         found = [topic for topic in TOPICS if topic.lower() in shown]
@@ -62,8 +72,8 @@ class Topics(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def topics(renamed: dict[str, str]) -> Iterator[str]:
-    handler = type("Renaming", (Topics,), {"renamed": renamed})
+def topics(renamed: dict[str, str], **fields: Any) -> Iterator[str]:
+    handler = type("Renaming", (Topics,), {"renamed": renamed, **fields})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -142,7 +152,40 @@ def test_the_sample_is_the_same_however_shards_are_cut_and_drawn_anew_on_demand(
         assert digest_of("taxonomy", 3) != digest_of("taxonomy", 1)
 
 
+def test_a_build_that_is_killed_goes_on_with_its_summaries(
+    recipe: dict[str, Any], tmp_path: Path, ray_cluster: None
+) -> None:
+    write_tar(tmp_path / "in" / "2.tar", {f"{row}.txt": f"law {row}".encode() for row in range(100)})
+    texts, summarised, file = 140, list[str](), tmp_path / "recipe.yaml"
+    with topics({}, summarised=summarised, pause_seconds=0.05) as url:
+        wanted = with_engine(recipe, url, samples=texts)
+        wanted["engine"]["at_once"] = 2
+        sample(load_taxonomy(wanted), False)
+        file.write_text(json.dumps(wanted))
+        command = [sys.executable, "-m", "pipelines", "taxonomy", str(file)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as build:
+            while len(summarised) < 80:
+                assert build.poll() is None
+                time.sleep(0.02)
+            build.send_signal(signal.SIGTERM)
+        assert build.returncode == -signal.SIGTERM
+        before = len(summarised)
+        assert before < 112
+        assert any((tmp_path / "taxonomy" / "states").rglob("*.json"))
+        induced = induce(load_taxonomy(wanted))
+    assert induced.fresh
+    assert len(summarised) - 112 <= 32 + 5, "at most those that were not put away, and those that were open"
+    assert len(set(summarised)) == 112
+    assert not any((tmp_path / "taxonomy" / "states").rglob("*.json"))
+
+
 def test_what_is_wrong_is_said(recipe: dict[str, Any], tmp_path: Path, ray_cluster: None) -> None:
+    build = {"minibatch": 200, "summarise": False}
+    with pytest.raises(
+        UsageError, match="'build': .*texts of 2003 characters fit, got minibatch: 200. Lower minibatch"
+    ):
+        load_taxonomy(with_engine(recipe, "http://127.0.0.1:1/v1", build=build))
     with pytest.raises(UsageError, match="unknown field 'sample'; did you mean 'samples'?"):
         load_taxonomy(with_engine(recipe, "http://127.0.0.1:1/v1", sample=3))
     with pytest.raises(UsageError, match="expected a source of texts"):

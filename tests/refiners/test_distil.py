@@ -16,6 +16,9 @@ COUNT, ROWS, FEATURES, AUDITED = 4, 1600, 16, 400
 TOPIC, TRUE = ClassSource(field="topic"), ClassSource(field="truth")
 
 
+ORIGIN = "e" * 64
+
+
 def batch_of(noise: float = 0.35) -> dict[str, Any]:
     random = np.random.default_rng(5)
     truth = np.arange(ROWS) % COUNT
@@ -40,6 +43,7 @@ def systematic_errors(truth: np.ndarray, share: float) -> np.ndarray:
 def distilled(batch: dict[str, Any], **parameters: Any) -> Any:
     made = Distil(DistilParameters(given=TOPIC, gold=TRUE, classes=planted.names(COUNT), **parameters))
     made.inputs = {"embed_text": embedding("embed_text", FEATURES)}
+    made.read_origins = {"embed_text": ORIGIN}
     return planted.finish(made, batch, shards=3)
 
 
@@ -120,8 +124,10 @@ def test_the_model_of_all_rows_is_there_and_any_partition_gives_the_same() -> No
     model = np.frombuffer(base64.b64decode(result["all"]), "<f4").reshape(classes, weights)
     said = (batch["embed_text_vector"] @ model[:, :-1].T + model[:, -1]).argmax(axis=1)
     assert (said == batch["truth"]).mean() > 0.9
+    assert result["embedding"] == ORIGIN
     made = Distil(DistilParameters(given=TOPIC, gold=TRUE, classes=planted.names(COUNT), sample=300))
     made.inputs = {"embed_text": embedding("embed_text", FEATURES)}
+    made.read_origins = {"embed_text": ORIGIN}
     statistic = made.statistic()
     assert statistic is not None
     check_statistic(statistic, planted.cut({name: values[:500] for name, values in batch.items()}, 40), partitions=20)

@@ -185,7 +185,10 @@ def test_any_within_any() -> None:
         ({"field": "txt", "words": {}}, "needs a bound"),
         ({"field": "txt", "words": {"lt": -1}}, "greater than or equal to 0"),
         ({"field": "txt", "words": {"ne": 1}}, "Extra inputs"),
-        ({"field": "txt", "language": "English"}, "ISO 639"),
+        ({"field": "txt", "language": "English"}, "did you mean en"),
+        ({"field": "txt", "language": "eng"}, "did you mean en"),
+        ({"field": "txt", "not_language": ["de", "pt-BR"]}, "did you mean pt"),
+        ({"field": "txt", "language": "xx"}, "176 languages that the detector knows, such as en"),
         ({"field": "txt", "not_language": []}, "it is empty"),
         ({"any": []}, "list of conditions"),
         ({"any": [{"field": "a", "eq": 1}], "field": "b"}, "stands alone"),
@@ -214,6 +217,11 @@ def test_rules_and_models_are_part_of_the_selection_where_they_decide() -> None:
     assert "rules" not in selection(source({"field": "txt", "words": {"lt": 4}}))
     assert selection(source({"field": "txt", "looks_like_file_name": True}))["rules"] == {"looks_like_file_name": 1}
     assert selection(source(POOR))["rules"] == {"looks_like_file_name": 1, "language": languages.model_digest()}
+
+
+def test_every_language_that_may_be_asked_for_is_one_that_the_detector_can_find() -> None:
+    found = languages.detector().detect("a text", model="lite", k=1000, threshold=-1.0)
+    assert sorted(each["lang"] for each in found) == sorted(languages.CODES)
 
 
 def test_without_the_detector_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

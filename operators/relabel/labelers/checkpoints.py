@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..digests import Json, digest
-from ..errors import UnknownName, UsageError
+from ..errors import Refused, UnknownName, UsageError
 from . import torchvision_weights
 
 HUB_PREFIX, TIMM_PREFIX, TORCHVISION_PREFIX = "hf:", "timm:", "torchvision:"
@@ -53,6 +53,23 @@ class Checkpoint:
         """Of the weight file, or a digest over those of its pieces; independent of names and places."""
         digests = [_sha256(path) for path in self.weights]
         return digests[0] if len(digests) == 1 else digest(digests)
+
+
+def require_same(model: str, what: str, found: Json, planned: Json) -> None:
+    """Raises Refused where a digest is not the one that the plan was made with."""
+    if found != planned:
+        raise Refused(
+            f"the {what} of {model} on this machine have digest {found}, the plan was made with {planned}. Put the "
+            "same files on every machine, or plan again."
+        )
+
+
+def text_weight_files(model: str) -> Sequence[Path]:
+    """As `Labeler.weight_files`, of an encoder of texts."""
+    checkpoint = local_checkpoint(model)
+    if checkpoint is None:
+        return ()
+    return (*checkpoint.files, *sorted({path for pattern in TEXT_FILES for path in checkpoint.folder.glob(pattern)}))
 
 
 def _sha256(path: Path) -> str:

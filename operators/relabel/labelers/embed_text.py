@@ -18,7 +18,7 @@ from ..errors import BadSample, Refused, UsageError
 from ..labels.contract import LabelContract
 from ..labels.kinds import embedding
 from ..reasons import Reason
-from .checkpoints import HUB_FILES, TEXT_FILES, find_checkpoint, local_checkpoint
+from .checkpoints import HUB_FILES, TEXT_FILES, find_checkpoint, require_same, text_weight_files
 from .labeler import KEY, Batch, Fields, Labeler, Labels, Parameters, Prepared
 from .registry import register
 
@@ -62,11 +62,7 @@ class EmbedText(Labeler[EmbedTextParameters]):
         self._numerics: dict[str, Json] = {}
 
     def weight_files(self) -> Sequence[Path]:
-        checkpoint = local_checkpoint(self.parameters.model)
-        if checkpoint is None:
-            return ()
-        texts = sorted({path for pattern in TEXT_FILES for path in checkpoint.folder.glob(pattern)})
-        return (*checkpoint.files, *texts)
+        return text_weight_files(self.parameters.model)
 
     def inspected_parameters(self) -> dict[str, Json]:
         return {"model": self.parameters.model}
@@ -80,12 +76,6 @@ class EmbedText(Labeler[EmbedTextParameters]):
         if found.shape != (1, encoder.facts["features"]) or not np.isfinite(found).all():
             raise Refused(f"{self.parameters.model} does not give finite vectors; weights and configuration differ.")
         return encoder.facts
-
-    def known_facts(self) -> dict[str, Json]:
-        """Raises UsageError where there are none yet."""
-        if not self.facts:
-            raise UsageError("this labeler has no facts yet. Set `labeler.facts = Lock(path).facts(labeler)` first.")
-        return self.facts
 
     def identity(self) -> dict[str, Json]:
         """What the model is called and which commit it was is for people; its digests are the identity."""
@@ -129,11 +119,7 @@ class EmbedText(Labeler[EmbedTextParameters]):
         found = find_checkpoint(self.parameters.model, facts["revision"], (*HUB_FILES, *TEXT_FILES))
         encoder = load_text_encoder(found)
         for what in ("weights", "tokenizer"):
-            if encoder.facts[what] != facts[what]:
-                raise Refused(
-                    f"the {what} of {self.parameters.model} on this machine have digest {encoder.facts[what]}, the "
-                    f"plan was made with {facts[what]}. Put the same files on every machine, or plan again."
-                )
+            require_same(self.parameters.model, what, encoder.facts[what], facts[what])
         fix_kernels(self.threads)
         longest = min(self.parameters.max_tokens, int(facts["longest"]))
         self._encoder = FixedTexts(encoder, device, self.parameters.dtype, self.compute_batch, longest)

@@ -11,12 +11,12 @@ import numpy as np
 from pydantic import Field
 
 from ..digests import Json
-from ..errors import BadSample, Refused, UsageError
+from ..errors import BadSample, UsageError
 from ..labels.class_map import ClassMap
 from ..labels.contract import Classes, Geometry
 from ..reasons import Reason
 from ..shards.shard import Value
-from .checkpoints import local_checkpoint
+from .checkpoints import local_checkpoint, require_same
 from .images import MAX_PIXELS, decode_image, resize_square
 from .labeler import Labeler, Parameters, Prepared
 
@@ -60,12 +60,6 @@ class ImageModel(Labeler[P]):
             **{name: value for name, value in self.known_facts().items() if name not in self.UNIDENTIFIED},
         }
 
-    def known_facts(self) -> dict[str, Json]:
-        """Raises UsageError where there are none yet."""
-        if not self.facts:
-            raise UsageError("this labeler has no facts yet. Set `labeler.facts = Lock(path).facts(labeler)` first.")
-        return self.facts
-
     def describe(self, opened: Any, grid: Sequence[int], class_map: ClassMap, num_classes: int) -> dict[str, Json]:
         """The facts of what was opened: a classifier or a segmenter of so many classes.
 
@@ -106,12 +100,7 @@ class ImageModel(Labeler[P]):
 
     def check_digest(self, what: str, found: str | None) -> None:
         """Raises Refused where it is not the one that the facts have."""
-        planned = self.facts[what]
-        if found != planned:
-            raise Refused(
-                f"the {what} of {self.parameters.model} on this machine have digest {found}, the plan was made with "
-                f"{planned}. Put the same files on every machine, or plan again."
-            )
+        require_same(self.parameters.model, what, found, self.facts[what])
 
     def numerics(self) -> dict[str, Json]:
         return self._numerics

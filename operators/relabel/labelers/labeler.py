@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ..digests import Json, digest
-from ..errors import BadSample, Refused
+from ..errors import BadSample, Refused, UsageError
 from ..labels.contract import Column, LabelContract
 from ..reasons import Reason
 from ..shards.shard import Value
@@ -90,6 +90,8 @@ class Labeler(ABC, Generic[P]):
         """And the names of their classes, where they have classes with names."""
         self.read_fingerprints: dict[str, str] = {}
         """And their fingerprints."""
+        self.read_origins: dict[str, str] = {}
+        """And how they were made, as `origin_of` tells: the same under every name."""
         self.finished: tuple[dict[str, Json], ...] = ()
         """Results of the statistics that `statistic` asked for, in order; set by whoever built the labeler."""
         self.compute_batch = 8
@@ -110,6 +112,12 @@ class Labeler(ABC, Generic[P]):
     def inspect(self) -> dict[str, Json]:
         """Facts that need the weights at hand (digest, classes, map size); may be slow, is cached by the lock file."""
         return {}
+
+    def known_facts(self) -> dict[str, Json]:
+        """Raises UsageError where there are none yet."""
+        if not self.facts:
+            raise UsageError("this labeler has no facts yet. Set `labeler.facts = Lock(path).facts(labeler)` first.")
+        return self.facts
 
     def statistic(self) -> Statistic | None:
         """The next statistic over all rows that is needed before `__call__`, from `parameters`, `facts`, `inputs` and
@@ -179,6 +187,12 @@ class Labeler(ABC, Generic[P]):
     def numerics(self) -> dict[str, Json]:
         """Versions that decide the last bits of a label (engine, kernels); called after `load`."""
         return {}
+
+
+def origin_of(operator: str, version: int, identity: Mapping[str, Json]) -> str:
+    """Digest of who makes a label and how, whatever the label is called: of vectors, which encoder and how it reads."""
+    how = {name: value for name, value in identity.items() if name != "statistics"}
+    return digest({"operator": operator, "version": version, "identity": how})
 
 
 def _is_labeler(origin: Any) -> bool:

@@ -46,14 +46,14 @@ STRAY_JOINERS = re.compile(rf"(?<=[\x00-\x7f])[{JOINERS}]+|[{JOINERS}]+(?=[\x00-
 """Beside ASCII they only hide a mark (`system`, a joiner, `:`)."""
 
 
-def as_data(text: str, max_chars: int) -> str:
+def as_data(text: str, max_chars: int, cues: re.Pattern[str] | None = None) -> str:
     """A text of a data set as one line that can be nothing but text, at most `max_chars` characters long.
 
     Compatibility forms are folded (a full-width `＜` is a `<`), invisible characters and line breaks become spaces;
     brackets, bars and quotes with which a prompt could be left, headings, and the colon after a role's name
-    (`system:`) are replaced by characters that mean nothing to a chat template.
+    (`system:`) are replaced by characters that mean nothing to a chat template. So is the one after `cues` (`cues_of`).
     """
-    line = as_line(text[: 8 * max_chars])
+    line = without_cues(as_line(text[: 8 * max_chars]), cues)
     if len(line) <= max_chars:
         return line
     cut = line[: max_chars - 1]
@@ -78,6 +78,11 @@ def cues_of(fixed: Iterable[str]) -> re.Pattern[str] | None:
     found = {" ".join(cue.split()) for piece in fixed for cue in CUES.findall(piece)}
     words = "|".join(map(re.escape, sorted(found, key=lambda cue: (-len(cue), cue))))
     return re.compile(rf"\b({words})\s*:", re.IGNORECASE) if found else None
+
+
+def without_cues(line: str, cues: re.Pattern[str] | None) -> str:
+    """With a dash for the colon after every cue."""
+    return cues.sub(r"\1 -", line) if cues else line
 
 
 def is_hidden(character: str) -> bool:

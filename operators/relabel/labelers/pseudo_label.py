@@ -26,7 +26,7 @@ from .excerpts import both_ends, excerpt, text_of
 from .json_answers import Reading, answer_schema, read_answer
 from .label_sets import LabelSet, from_classes, label_set
 from .labeler import KEY, Fields, Prepared
-from .prompts import Template, as_data, as_line, cues_of
+from .prompts import Template, as_data, as_line, cues_of, without_cues
 from .pseudo_parameters import NAMES, PseudoLabelSettings
 from .registry import register
 
@@ -134,7 +134,7 @@ class PseudoLabels(EngineLabeler[S]):
         """What the engine is asked: a function of the sample, the prompt and the attempt alone."""
         said, labels, cues = self.parameters, self.labels, self.cues[number]
         data = {name: str(sample[f"field {name}"]) for name in said.fields} | {"text": str(sample["text"])}
-        given = {name: cues.sub(r"\1 -", text) if cues else text for name, text in data.items()}
+        given = {name: without_cues(text, cues) for name, text in data.items()}
         prompt = self.templates[number].fill({**self.own_words, **given})
         choices = tuple(said.before + name for name in labels.names) if said.how == "choose" else None
         holds = self.engine_config.holds if said.held is None else said.held

@@ -131,6 +131,13 @@ class RoutedLabel(PseudoLabels[RoutedLabelParameters]):
                 "the classifier was distilled with other classes, or with these in another order: its first class is "
                 f"not {names[0]!r} here. Give the labels that it was distilled with, or distil again with these."
             )
+        learned, given = self.facts["classifier"]["embedding"], self.read_origins.get(contract.name, "")
+        if learned != given:
+            raise UsageError(
+                f"the classifier learned from vectors that were made in another way (encoder, prefix, tokens, dtype; "
+                f"digest {learned[:16] or 'unknown'}) than those of {contract.name!r} ({given[:16] or 'unknown'}): its "
+                "answers would mean nothing. Embed as the recipe did that distilled it, or distil again from these."
+            )
         more = {"source": "string", "sure": "<f4"}
         columns = (Column(name=f"{self.label}_{suffix}", dtype=dtype) for suffix, dtype in more.items())
         found = distribution(self.label, ClassMap(tuple(names)).declare(), *columns)
@@ -160,13 +167,15 @@ class RoutedLabel(PseudoLabels[RoutedLabelParameters]):
 
 
 def read_classifier(path: Path) -> dict[str, Json]:
-    """`all`, `all_shape`, `class_map` and `tau` of a result; raises UsageError where the file is none of `distil`."""
+    """`all`, `all_shape`, `class_map`, `embedding` and `tau` of a result; raises UsageError where the file is none of
+    `distil`.
+    """
     try:
         held = json.loads(path.read_bytes())
         result = held["result"]
-        return {name: result[name] for name in ("all", "all_shape", "class_map", "tau")}
+        return {name: result[name] for name in ("all", "all_shape", "class_map", "embedding", "tau")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"classifier: {path} is not the result of a step `distil` ({type(error).__name__}: {error}). Give the file "
-            "that its store holds under `statistics/`."
+            f"classifier: {path} is not the result of a step `distil` of this relabel ({type(error).__name__}: "
+            f"{error}). Give the file that its store holds under `statistics/`; run that recipe again if it is older."
         ) from error

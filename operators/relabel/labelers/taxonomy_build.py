@@ -2,28 +2,36 @@
 
 Every text is summarised; minibatches of summaries in turn revise one table of categories, until so many of them in a
 row changed nothing; a last look reviews it. A reply that is no table never costs the table that there was. What is
-returned is a function of the texts, in their order, of the engine and of the settings.
+returned is a function of the texts, in their order, of the engine and of the settings. No text, summary or category can
+pretend to be a part of a prompt: see `data_of`.
 """
 
 import asyncio
 import dataclasses
+import functools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..digests import Json
-from ..errors import BadSample, Refused
-from ..labels.taxonomy import OTHER, Taxonomy, grown, traced
+from ..errors import BadSample, Refused, UsageError
+from ..labels.taxonomy import MAX_DESCRIPTION, MAX_NAME, OTHER, Taxonomy, grown, traced
+from ..reasons import Reason
 from .engine_labeler import seed_of
 from .engines.protocol import Decoding, Engine, Message, Request
 from .labeler import Parameters
-from .prompts import Template, as_data
+from .prompts import MAX_PROMPT, Template, as_data, cues_of
 
 NAME_WORDS, DESCRIPTION_WORDS = 10, 30
+SUMMARY_CHARACTERS, NAME_CHARACTERS, DESCRIPTION_CHARACTERS = 200, 80, 200
+CATEGORY_CHARACTERS = len("- [t123] : \n") + NAME_CHARACTERS + DESCRIPTION_CHARACTERS
+"""Of a line of the table, at most."""
+KEPT_AT_ONCE = 32
+"""Summaries that are made before they are put where a build that is killed finds them."""
 BLOCK = re.compile(r"\{.*\}|\[.*\]", re.DOTALL)
 LINE = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*(?P<name>[^:\n]{2,200}?)\s*(?::\s*(?P<description>.*))?$")
 """`1. name: description`, which small models write where they were asked for JSON."""
@@ -52,7 +60,7 @@ ASSIGN = """Categories:
 
 Text: {{ text }}
 
-The category that the text belongs to, or Other:"""
+The category of the text or else Other:"""
 
 
 class TaxonomySettings(Parameters):
@@ -85,6 +93,29 @@ class TaxonomySettings(Parameters):
     seed: int = Field(default=0, ge=0)
     """Of what is drawn."""
 
+    @model_validator(mode="after")
+    def fits_a_prompt(self) -> "TaxonomySettings":
+        each = self.line_characters
+        room = MAX_PROMPT - len(TABLE) - len(self.use) - self.categories * CATEGORY_CHARACTERS
+        if self.max_chars > room:
+            raise ValueError(
+                f"a prompt has at most {MAX_PROMPT} characters; beside a table of {self.categories} categories at most "
+                f"{room} of a text fit, got max_chars: {self.max_chars}. Lower it"
+            )
+        if self.minibatch * each > room:
+            short = "" if self.summarise else ", or max_chars, or leave `summarise: false` out"
+            raise ValueError(
+                f"a prompt has at most {MAX_PROMPT} characters; with a table of {self.categories} categories "
+                f"{max(0, room // each)} texts of {each} characters fit, got minibatch: {self.minibatch}. Lower "
+                f"minibatch{short}, or categories"
+            )
+        return self
+
+    @property
+    def line_characters(self) -> int:
+        """What a text takes of a minibatch's prompt, at most."""
+        return len("- \n") + (SUMMARY_CHARACTERS if self.summarise else self.max_chars)
+
 
 @dataclasses.dataclass(frozen=True)
 class Built:
@@ -106,21 +137,53 @@ class Built:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """Replies that a build which was interrupted had got: texts' numbers -> what the model said of them."""
+
+    replies: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    keep: Callable[[Mapping[int, str]], None] = lambda replies: None
+    """Gets more of them, to be kept for the next build of the same texts; called in threads."""
+
+
+def summaries_of(settings: TaxonomySettings, texts: Sequence[str]) -> Json:
+    """All that the replies which `Kept` holds depend on, beside the engine."""
+    asked = settings.model_dump(include={"validation", "max_chars", "chat", "temperature", "summary_tokens", "seed"})
+    return {"prompt": SUMMARY, "settings": asked, "texts": list(texts)}
+
+
+def require_room(settings: TaxonomySettings, start: Taxonomy | None) -> None:
+    """Raises UsageError where a minibatch and the table that it begins with exceed a prompt."""
+    table, each = len(listed(start or Taxonomy(()))), settings.line_characters
+    room = MAX_PROMPT - len(TABLE) - len(settings.use) - table
+    if settings.minibatch * each > room:
+        raise UsageError(
+            f"the taxonomy that it begins with takes {table} characters of a prompt, which has at most {MAX_PROMPT}: "
+            f"{max(0, room // each)} texts fit beside it, got minibatch: {settings.minibatch}. Lower minibatch, or "
+            "shorten its descriptions."
+        )
+
+
 async def build_taxonomy(
-    engine: Engine, concurrency: int, texts: Sequence[str], settings: TaxonomySettings, start: Taxonomy | None = None
-) -> Built:
+    engine: Engine, concurrency: int, texts: Sequence[str], settings: TaxonomySettings, start: Taxonomy | None = None,
+    kept: Kept | None = None,
+) -> Built:  # fmt: skip
     """Induce a taxonomy from texts, from `start` on where there is one.
 
-    Raises Refused where the model gave no table at all; what kills the engine or keeps it away is raised as it is.
+    Raises Refused where the model gave no table at all, UsageError where its first prompt of a table is too long for
+    it; what kills the engine or keeps it away is raised as it is.
     """
-    return await Builder(engine, concurrency, settings, start).build(texts)
+    require_room(settings, start)
+    return await Builder(engine, concurrency, settings, start, kept or Kept()).build(texts)
 
 
 class Builder:
     """One build."""
 
-    def __init__(self, engine: Engine, concurrency: int, settings: TaxonomySettings, start: Taxonomy | None) -> None:
-        self.engine, self.settings = engine, settings
+    def __init__(
+        self, engine: Engine, concurrency: int, settings: TaxonomySettings, start: Taxonomy | None, kept: Kept
+    ) -> None:
+        self.engine, self.settings, self.kept, self.fresh = engine, settings, kept, dict[int, str]()
         self.room = asyncio.Semaphore(concurrency)
         self.start = start or Taxonomy(())
         self.table, self.steps = self.start, list[Taxonomy]()
@@ -128,10 +191,13 @@ class Builder:
         self.unsummarised = 0
 
     async def build(self, texts: Sequence[str]) -> Built:
-        shown = [as_data(text, self.settings.max_chars) for text in texts]
+        shown = [data_of(text, self.settings.max_chars) for text in texts]
         kept = round(len(shown) * self.settings.validation)
         held_out, building = shown[:kept], shown[kept:]
-        summaries = await asyncio.gather(*(self.summary(index, text) for index, text in enumerate(building)))
+        try:
+            summaries = await asyncio.gather(*(self.summary(index, text) for index, text in enumerate(building)))
+        finally:
+            await self.keep()
         unchanged = 0
         for first in range(0, len(summaries), self.settings.minibatch):
             changed = await self.revise("minibatch", summaries[first : first + self.settings.minibatch])
@@ -160,12 +226,24 @@ class Builder:
         """Of one text; its own first words where the model gives none."""
         if not self.settings.summarise:
             return text
-        prompt = Template(SUMMARY, ("text",)).fill({"text": text})
-        reply = await self.ask(prompt, self.settings.summary_tokens, 0, "summary", index, stop=("\n",))
+        reply = self.kept.replies.get(index)
+        if reply is None:
+            prompt = template(SUMMARY).fill({"text": text})
+            reply = await self.answer(prompt, self.settings.summary_tokens, 0, "summary", index, stop=("\n",))
+            if reply is not None:
+                self.fresh[index] = reply
+            if len(self.fresh) >= KEPT_AT_ONCE:
+                await self.keep()
         if summary := " ".join((reply or "").split()[:20]):
-            return as_data(summary, 200)
+            return data_of(summary, SUMMARY_CHARACTERS)
         self.unsummarised += 1
-        return " ".join(text.split()[:20])
+        return data_of(" ".join(text.split()[:20]), SUMMARY_CHARACTERS)
+
+    async def keep(self) -> None:
+        """Puts the newest replies where the next build finds them, should this one not end."""
+        replies, self.fresh = self.fresh, {}
+        if replies:
+            await asyncio.to_thread(self.kept.keep, replies)
 
     async def revise(self, what: str, summaries: Sequence[str]) -> bool:
         """Whether the table is another one now; a reply that is no table leaves it as it is."""
@@ -176,15 +254,24 @@ class Builder:
             "most": str(self.settings.categories),
             "use": self.settings.use,
         }
-        prompt = Template(TABLE, data).fill(data)
+        prompt = template(TABLE).fill(data)
         number, reply = len(self.trace), ""
         entry: dict[str, Json] = {"what": what, "texts": len(summaries)}
         for attempt in range(self.settings.attempts):
-            reply = await self.ask(prompt, self.settings.max_tokens, attempt, what, number) or ""
+            try:
+                reply = await self.ask(prompt, self.settings.max_tokens, attempt, what, number)
+            except BadSample as error:
+                if error.reason == Reason.PROMPT_TOO_LONG and not self.trace:
+                    raise UsageError(
+                        f"a minibatch of {len(summaries)} texts is too long for this model: {error.detail}. Lower "
+                        f"minibatch ({self.settings.minibatch}), max_chars or max_tokens ({self.settings.max_tokens})."
+                    ) from error
+                reply = error.detail
+                continue
             told = parse_table(reply)
             if told is None:
                 continue
-            after = grown(self.table, told.categories, told.merged, self.settings.categories)
+            after = grown(self.table, *told.with_ids_of(self.table), self.settings.categories)
             if not after.categories:
                 continue
             changed = after.digest != self.table.digest
@@ -209,16 +296,23 @@ class Builder:
 
     async def assigned(self, index: int, text: str) -> bool:
         data = {"table": listed(self.table, ids=False), "text": text}
-        prompt = Template(ASSIGN, data).fill(data)
+        prompt = template(ASSIGN).fill(data)
         choices = (*self.table.names, OTHER)
-        reply = await self.ask(prompt, 48, 0, "assign", index, choices=choices)
+        reply = await self.answer(prompt, 48, 0, "assign", index, choices=choices)
         return reply is not None and reply.strip().casefold() in {name.casefold() for name in self.table.names}
+
+    async def answer(self, *asked: Any, **how: Any) -> str | None:
+        """As `ask`; None where the model cannot answer this one."""
+        try:
+            return await self.ask(*asked, **how)
+        except BadSample:
+            return None
 
     async def ask(
         self, prompt: str, max_tokens: int, attempt: int, purpose: str, number: int, *,
         stop: tuple[str, ...] = (), choices: tuple[str, ...] | None = None,
-    ) -> str | None:  # fmt: skip
-        """The model's answer; None where it cannot answer this one."""
+    ) -> str:  # fmt: skip
+        """The model's answer; raises as `Engine.generate` does."""
         temperature = self.settings.temperature if attempt == 0 else max(0.7, self.settings.temperature)
         request = Request(
             prompt=(Message("user", prompt),) if self.settings.chat else prompt,
@@ -227,10 +321,24 @@ class Builder:
             choices=choices,
         )
         async with self.room:
-            try:
-                return (await self.engine.generate(request)).text
-            except BadSample:
-                return None
+            return (await self.engine.generate(request)).text
+
+
+@functools.cache
+def template(source: str) -> Template:
+    """One of ours."""
+    return Template(source, ("text", "texts", "table", "most", "use"))
+
+
+@functools.cache
+def cues() -> re.Pattern[str] | None:
+    """What finds the cues of all prompts (`Text:`, `Summaries:`, `JSON:`) in what is filled in."""
+    return cues_of(piece for source in (SUMMARY, TABLE, ASSIGN) for piece in template(source).fixed)
+
+
+def data_of(text: str, max_chars: int) -> str:
+    """A text, a summary, a category's name as one line that is no part of any prompt: see `prompts.as_data`."""
+    return as_data(text, max_chars, cues())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +348,12 @@ class Told:
     categories: Sequence[Mapping[str, Any]]
     merged: Mapping[str, Any]
     rating: float | None
+
+    def with_ids_of(self, table: Taxonomy) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
+        """Categories and what was merged, by the table's own ids: those of people may be shown in another way."""
+        ids = {data_of(each, MAX_NAME): each for each in table.ids}
+        merged = {ids.get(gone, gone): ids.get(str(went), went) for gone, went in self.merged.items()}
+        return [{**each, "id": ids.get(each["id"], each["id"])} for each in self.categories], merged
 
 
 def parse_table(reply: str) -> Told | None:
@@ -273,14 +387,16 @@ def told_by(fields: Any) -> Told | None:
 
 def short(told: Mapping[str, Any]) -> dict[str, str]:
     """A category as data: at most so many words, on one line."""
-    words = {"name": NAME_WORDS, "description": DESCRIPTION_WORDS}
-    texts = {name: as_data(str(told.get(name) or ""), 1000).split()[:most] for name, most in words.items()}
+    most = {"name": (NAME_WORDS, NAME_CHARACTERS), "description": (DESCRIPTION_WORDS, DESCRIPTION_CHARACTERS)}
+    texts = {name: data_of(str(told.get(name) or ""), room).split()[:words] for name, (words, room) in most.items()}
     return {"id": str(told.get("id") or ""), **{name: " ".join(text).strip("-:* ") for name, text in texts.items()}}
 
 
 def listed(table: Taxonomy, ids: bool = True) -> str:
-    """One category a line."""
-    return "\n".join(
-        f"- {f'[{each.id}] ' if ids else ''}{each.name}{f': {each.description}' if each.description else ''}"
-        for each in table.categories
-    )
+    """One category a line; people may have written them."""
+    lines = []
+    for each in table.categories:
+        key, name = data_of(each.id, MAX_NAME), data_of(each.name, MAX_NAME)
+        description = data_of(each.description, MAX_DESCRIPTION)
+        lines.append(f"- {f'[{key}] ' if ids else ''}{name}{f': {description}' if description else ''}")
+    return "\n".join(lines)

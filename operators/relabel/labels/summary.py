@@ -1,7 +1,7 @@
-"""Summaries: what label shards say on the whole: the spread of scores, the flags of captions, how often new beats old.
+"""Summaries: what label shards say on the whole: the spread of scores, flags, how often new beats old.
 
 A summary is made of one label shard's rows, and those of many are added up: integers alone, so that any order and any
-partition of the same rows gives the same bytes. Labels of other kinds have none.
+partition of the same rows gives the same bytes. Labels of other kinds have none, but for their flags.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from .distribution import Distribution, distribution, merged_states
 
 SUMMARISED = ("score", "caption")
 """Kinds of labels of which numbers are described."""
-FLAGS = "_flags"
+FLAGS, TRUNCATED = "_flags", "truncated"
 NUMBERS = "fiu"
 """numpy's kinds of the columns that hold one number a row; truth values count as 0 and 1."""
 
@@ -102,8 +102,10 @@ def parse_all(texts: Sequence[str]) -> Summary:
 
 
 def summarise(contracts: Iterable[LabelContract], table: pa.Table) -> Summary | None:
-    """Of one label shard, rows without a label left out; None where no label is of a kind that is summarised."""
-    chosen = [contract for contract in contracts if contract.kind in SUMMARISED]
+    """Of one label shard, rows without a label left out; None where no label is of a kind that is summarised, or has
+    flags.
+    """
+    chosen = [each for each in contracts if each.kind in SUMMARISED or any(map(is_flag, each.columns))]
     if not chosen:
         return None
     numbers: dict[str, Distribution] = {}
@@ -111,10 +113,12 @@ def summarise(contracts: Iterable[LabelContract], table: pa.Table) -> Summary | 
     contests: dict[tuple[str, str], Contest] = {}
     for contract in chosen:
         for column in contract.columns:
-            if is_number(column) and (found := spread(contract, column, table)) is not None:
-                numbers[column.name] = found
-            elif column.dtype == "list:string" and column.name.endswith(FLAGS):
+            if is_flag(column):
                 flags[column.name] = count_flags(table[column.name])
+            elif contract.kind not in SUMMARISED or not is_number(column):
+                continue
+            elif (found := spread(contract, column, table)) is not None:
+                numbers[column.name] = found
         for new, old in contract.rivals or ():
             names = f"{contract.name}_{new}", f"{contract.name}_{old}"
             contests[names] = compare(contract, *(table[name] for name in names))
@@ -166,8 +170,18 @@ def spread(contract: LabelContract, column: Column, table: pa.Table) -> Distribu
     return distribution(numbers, whole=not floats)
 
 
+def is_flag(column: Column) -> bool:
+    """Whether a column says what is wrong with a row: a list of flags, or one truth value that is a flag."""
+    lists = column.dtype == "list:string" and column.name.endswith(FLAGS)
+    return lists or (column.dtype == "|b1" and column.name.endswith(f"_{TRUNCATED}"))
+
+
 def count_flags(column: pa.ChunkedArray) -> Flags:
+    """Of a column for which `is_flag` holds."""
     lists = column.drop_null()
+    if pa.types.is_boolean(column.type):
+        count = int(pc.sum(lists).as_py() or 0)
+        return Flags(len(lists), {TRUNCATED: count} if count else {})
     found = pc.value_counts(pc.list_flatten(lists)).to_pylist()
     return Flags(len(lists), {each["values"]: each["counts"] for each in found})
 

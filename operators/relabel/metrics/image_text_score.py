@@ -16,8 +16,8 @@ from jaxtyping import UInt8
 from pydantic import Field
 
 from ..digests import Json
-from ..errors import BadSample, Refused, UsageError
-from ..labelers.checkpoints import HUB_FILES, TEXT_FILES, find_checkpoint, local_checkpoint
+from ..errors import BadSample, UsageError
+from ..labelers.checkpoints import HUB_FILES, TEXT_FILES, find_checkpoint, require_same, text_weight_files
 from ..labelers.images import MAX_PIXELS, Rgb, decode_image, resize_square
 from ..labelers.labeler import Batch, Fields, Labels, Prepared
 from ..labelers.registry import register
@@ -58,11 +58,7 @@ class ImageTextScore(CaptionMetric[ImageTextScoreParameters]):
         self._numerics: dict[str, Json] = {}
 
     def weight_files(self) -> Sequence[Path]:
-        checkpoint = local_checkpoint(self.parameters.model)
-        if checkpoint is None:
-            return ()
-        texts = sorted({path for pattern in TEXT_FILES for path in checkpoint.folder.glob(pattern)})
-        return (*checkpoint.files, *texts)
+        return text_weight_files(self.parameters.model)
 
     def inspected_parameters(self) -> dict[str, Json]:
         return {"model": self.parameters.model}
@@ -81,12 +77,6 @@ class ImageTextScore(CaptionMetric[ImageTextScoreParameters]):
             "normalisation": encoder.normalisation.to_json(),
             "frame": {"size": frame.size, "share": frame.share, "interpolation": frame.interpolation},
         }
-
-    def known_facts(self) -> dict[str, Json]:
-        """Raises UsageError where there are none yet."""
-        if not self.facts:
-            raise UsageError("this labeler has no facts yet. Set `labeler.facts = Lock(path).facts(labeler)` first.")
-        return self.facts
 
     def identity(self) -> dict[str, Json]:
         """What the model is called and which commit it was is for people; its digests are the identity."""
@@ -132,11 +122,7 @@ class ImageTextScore(CaptionMetric[ImageTextScoreParameters]):
             find_checkpoint(self.parameters.model, facts["revision"], (*HUB_FILES, *TEXT_FILES))
         )
         for what in ("weights", "tokenizer"):
-            if encoder.facts[what] != facts[what]:
-                raise Refused(
-                    f"the {what} of {self.parameters.model} on this machine have digest {encoder.facts[what]}, the "
-                    f"plan was made with {facts[what]}. Put the same files on every machine, or plan again."
-                )
+            require_same(self.parameters.model, what, encoder.facts[what], facts[what])
         fix_kernels(self.threads)
         self._pairs = FixedPairs(encoder, device, self.parameters.dtype, self.compute_batch)
         self._pairs.prove()

@@ -50,10 +50,12 @@ class Distilled(FoldModels):
     gold: ClassIds | None = None
     class_map: str = ""
     """Digest of the classes' names in order: who uses the model must mean the same ones."""
+    embedding: str = ""
+    """How the vectors were made (`labeler.origin_of`): who uses the model must give it such vectors."""
 
     def identity(self) -> Json:
-        chosen = {"agreement": self.agreement, "gold": self.gold is not None, "class_map": self.class_map}
-        return {"folds": super().identity(), **chosen}
+        chosen = {"agreement": self.agreement, "gold": self.gold is not None}
+        return {"folds": super().identity(), **chosen, "class_map": self.class_map, "embedding": self.embedding}
 
     def empty(self) -> State:
         return {**super().empty(), "gold": np.zeros(0, np.int32)}
@@ -79,6 +81,7 @@ class Distilled(FoldModels):
         return {
             **found,
             "class_map": self.class_map,
+            "embedding": self.embedding,
             "all": base64.b64encode(everything.tobytes()).decode(),
             "all_shape": list(everything.shape),
             "curve": [list(point) for point in curve],
@@ -161,8 +164,9 @@ class Distil(FoldOutReader[DistilParameters]):
         gold = self.ids_from("gold") if asked.gold else None
         classes = self.classes
         return Distilled(
-            self.examples, classes.count, asked.sample, asked.strength, asked.agreement, gold, classes.digest
-        )
+            self.examples, classes.count, asked.sample, asked.strength, asked.agreement, gold, classes.digest,
+            self.read_origins.get(asked.embedding, ""),
+        )  # fmt: skip
 
     def warnings(self) -> Sequence[str]:
         """What a person should know of the result before the classifier is trusted."""

@@ -18,7 +18,7 @@ from ..labels import label_map, mask
 from ..labels.contract import LabelContract
 from ..labels.distribution import Distribution, distribution, merged
 from ..labels.shard_file import dense
-from ..labels.summary import FLAGS, count_flags, is_number, spread
+from ..labels.summary import count_flags, is_flag, is_number, spread
 from ..reasons import Status
 
 NO_CLASS = -1
@@ -60,7 +60,7 @@ def profile(contract: LabelContract, table: pa.Table) -> Profile:
     flags: Counter[str] = Counter()
     for column in contract.columns:
         suffix = column.name.removeprefix(f"{contract.name}_")
-        if column.dtype == "list:string" and column.name.endswith(FLAGS):
+        if is_flag(column):
             counts = count_flags(table[column.name]).counts
             flags.update({f"{column.name}: {flag}": count for flag, count in counts.items()})
         elif column.dtype == "string" and suffix.endswith("text"):

@@ -19,9 +19,10 @@ from ..digests import Json
 from ..errors import BadSample
 from ..labelers.caption import Captioner, CaptionSettings
 from ..labelers.caption_fuse import Fuser, FuseSettings
-from ..labelers.engines.protocol import Engine, EngineConfig, FinishReason, Image, Reply, Request
+from ..labelers.engines.protocol import Engine, FinishReason, Image, Reply, Request
 from ..labelers.registry import register
 from ..reasons import Reason
+from .scripted import ScriptedConfig
 
 COLOURS = {
     "red": (200, 30, 30), "green": (30, 160, 60), "blue": (30, 60, 200), "yellow": (230, 220, 40),
@@ -48,18 +49,13 @@ SAID = re.compile(r'"([^"]*)"')
 ROOM = 300
 
 
-class CaptionerConfig(EngineConfig):
+class CaptionerConfig(ScriptedConfig):
     """An engine that names colours."""
 
-    at_once: int = 4
     tells: bool = True
     """Whether it gives log-probabilities."""
     repeats: bool = True
     """Whether equal requests get equal answers; part of what it says of itself."""
-
-    @property
-    def concurrency(self) -> int:
-        return self.at_once
 
     @property
     def logprobs(self) -> bool:
@@ -68,12 +64,6 @@ class CaptionerConfig(EngineConfig):
     @property
     def reproducible(self) -> bool:
         return self.repeats
-
-    def inspect(self) -> dict[str, Json]:
-        return {"weights": "none"}
-
-    def identity(self) -> dict[str, Json]:
-        return {"kind": "scripted"}
 
     def open(self, facts: Mapping[str, Json], device: str, *, compute_batch: int, threads: int) -> "ColourNamer":
         return ColourNamer(self)

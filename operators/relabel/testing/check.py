@@ -38,7 +38,7 @@ OTHER_LABEL = "another_name"
 GARBAGE: tuple[Value, ...] = (b"", b"\0" * 64, b"\xff\xfe no image, no UTF-8", "text, no bytes")
 TOLERANCE = 1e-2
 """Relative and absolute: how far numbers may move with another compute batch."""
-TOLD = ("inputs", "input_names", "read_fingerprints", "finished")
+TOLD = ("inputs", "input_names", "read_fingerprints", "read_origins", "finished")
 """What a labeler is told by whoever built it, besides its facts."""
 CHILD = """
 import pickle, sys

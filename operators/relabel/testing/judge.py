@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 
 from ..digests import Json
 from ..errors import BadSample
-from ..labelers.engines.protocol import SEPARATOR, Engine, EngineConfig, FinishReason, Reply, Request, Scored
+from ..labelers.engines.protocol import SEPARATOR, Engine, FinishReason, Reply, Request, Scored
 from ..labelers.pseudo_label import PseudoLabels
 from ..labelers.pseudo_parameters import PseudoLabelSettings
 from ..labelers.registry import register
 from ..reasons import Reason
 from .captioner import words_of
+from .scripted import ScriptedConfig
 
 PLANTS = {
     "malformed": '{"label": "sports"',
@@ -41,26 +42,13 @@ ENDING = 0.1
 """Taken from the logarithm for every character of a text."""
 
 
-class JudgeConfig(EngineConfig):
+class JudgeConfig(ScriptedConfig):
     """An engine that counts names."""
 
-    at_once: int = 4
     tells: bool = True
     """Whether it gives probabilities of texts."""
     keeps: bool = False
     """Whether it says that it holds answers to a schema (it does not)."""
-
-    @property
-    def concurrency(self) -> int:
-        return self.at_once
-
-    @property
-    def logprobs(self) -> bool:
-        return False
-
-    @property
-    def reproducible(self) -> bool:
-        return True
 
     @property
     def scores(self) -> bool:
@@ -69,12 +57,6 @@ class JudgeConfig(EngineConfig):
     @property
     def holds(self) -> bool:
         return self.keeps
-
-    def inspect(self) -> dict[str, Json]:
-        return {"weights": "none"}
-
-    def identity(self) -> dict[str, Json]:
-        return {"kind": "scripted"}
 
     def open(self, facts: Mapping[str, Json], device: str, *, compute_batch: int, threads: int) -> "Judge":
         return Judge()

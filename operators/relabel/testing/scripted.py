@@ -48,7 +48,7 @@ class ScriptedConfig(EngineConfig):
     def identity(self) -> dict[str, Json]:
         return {"kind": "scripted"}
 
-    def open(self, facts: Mapping[str, Json], device: str, *, compute_batch: int, threads: int) -> "Scripted":
+    def open(self, facts: Mapping[str, Json], device: str, *, compute_batch: int, threads: int) -> Engine:
         return Scripted()
 
 

@@ -148,9 +148,12 @@ class Endpoint(Engine):
         while True:
             await self._presence.require()
             async with self._room:
+                if self._presence.away:
+                    continue
                 await self._pace.wait(booked)
                 if not self._presence.away:
                     return await self._send(course, path, body, booked)
+                self._pace.give_back(booked)
 
     async def _send(self, course: Course, path: str, body: Mapping[str, Json], booked: int) -> Answer | Failure:
         course.attempts, course.outages_before = course.attempts + 1, self._presence.outages

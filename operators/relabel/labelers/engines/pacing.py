@@ -45,6 +45,13 @@ class Pace:
         if (rest := max(moments) - time.monotonic()) > 0:
             await asyncio.sleep(rest)
 
+    def give_back(self, tokens: int) -> None:
+        """A request that waited was not sent after all."""
+        if self._requests:
+            self._requests.correct(-1.0)
+        if self._tokens:
+            self._tokens.correct(-float(tokens))
+
     def used(self, tokens: int, booked: int) -> None:
         """An answer told how many tokens it took."""
         if self._tokens:
