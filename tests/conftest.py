@@ -20,6 +20,10 @@ os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # As `pipelines.cluster` does: else most of a test's time is workers that import everything once more.
 os.environ["RAY_idle_worker_killing_time_threshold_ms"] = "600000"  # noqa: SIM112
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Test processes share the cores: threads of one torch would wait for those of another, several times as long as
+    # one thread takes for all of it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest_plugins = ["relabel.testing.fixtures"]
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
-from releases_of_photos import open_release, photo_recipe, shas
+from releases_of_photos import open_release, shas
 
 from pipelines import run
 from pipelines.leasing import IfBusy
-from relabel.releases.release import Release
+from relabel.releases.release import open_label_store
 from relabel.releases.verify import verify
 from relabel.storage.opening import open_store
 
@@ -49,9 +49,9 @@ def finished(recipe: Path, root: Path, by: str) -> dict[str, Any]:
     return result
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for_an_object(folder: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 240
-    while not condition():
+    while not objects_below(folder):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -65,49 +65,46 @@ def written(recipe: Make, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def undisturbed(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Release:
-    store = str(tmp_path_factory.mktemp("undisturbed") / "store")
-    run(photo_recipe(demo_shards, store))
-    return open_release(store)
-
-
 def objects_below(folder: Path) -> int:
     return sum(1 for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
 
 
-@pytest.mark.parametrize(
-    ("how", "after", "by"),
-    [
-        (signal.SIGKILL, "parts", "command"),
-        pytest.param(signal.SIGKILL, "receipts", "python", marks=pytest.mark.long),
-        pytest.param(signal.SIGINT, "receipts", "python", marks=pytest.mark.long),
-        (signal.SIGTERM, "receipts", "python"),
-    ],
-)
-def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
-    written: Path, undisturbed: Release, root: Path, tmp_path: Path, how: signal.Signals, after: str, by: str
-) -> None:
-    store = tmp_path / "store"
-    process = start(written, root)
-    wait_for(lambda: objects_below(store / after) >= 1, process)
-    if how in (signal.SIGINT, signal.SIGTERM):
-        process.send_signal(how)
-        _, err = process.communicate(timeout=120)
+def stop(process: subprocess.Popen[str], how: signal.Signals) -> None:
+    """Ends as such a signal should end a run."""
+    process.send_signal(how)
+    _, err = process.communicate(timeout=120)
+    if how != signal.SIGKILL:
         assert process.returncode == 1
         assert "Nothing is lost" in err
         assert "Traceback" not in err
-    else:
-        os.kill(process.pid, how)
-        process.communicate(timeout=120)
-    assert not (store / "versions").exists()
+
+
+@pytest.mark.parametrize(
+    ("stops", "by"),
+    [
+        ([(signal.SIGKILL, "parts"), (signal.SIGTERM, "receipts")], "python"),
+        pytest.param([(signal.SIGKILL, "receipts")], "command", marks=pytest.mark.long),
+        pytest.param([(signal.SIGINT, "receipts")], "python", marks=pytest.mark.long),
+    ],
+)
+def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
+    written: Path, photo_labels: Path, root: Path, tmp_path: Path, stops: list[tuple[signal.Signals, str]], by: str
+) -> None:
+    """Stopped once, or when it went on a second time."""
+    store = tmp_path / "store"
+    for how, after in stops:
+        process = start(written, root, "--if-busy", "wait")
+        wait_for_an_object(store / after, process)
+        stop(process, how)
+        assert open_label_store(str(store)).history() == []
 
     again = finished(written, root, by)
     assert again["published"]
     assert again["done"] + again["labelled"] == 5
-    assert again["done"] or again["reused_parts"] or after == "parts"
+    assert again["done"] or again["reused_parts"]
     assert objects_below(store / "parts") == 0
 
+    undisturbed = open_release(str(photo_labels))
     assert again["content_digest"] == undisturbed.content_digest
     assert shas(open_release(str(store))) == shas(undisturbed)
     assert verify(open_store(str(store)), "latest", "full").problems == []

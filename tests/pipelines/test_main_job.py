@@ -47,67 +47,59 @@ def test_photos_are_labelled_right_and_read_back(recipe: Make) -> None:
     assert verify(open_store(wanted["store"]), "latest", "full").problems == []
 
 
-def test_second_run_does_nothing(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = recipe()
-    first = run(wanted)
+def test_second_run_does_nothing(labelled: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = labelled()
     for touches in ("connected", "start_ahead"):
         monkeypatch.setattr(Session, touches, lambda *_: pytest.fail("a second run must not touch Ray"))
     second = run(wanted)
     assert (second.labelled, second.published) == (0, False)
     assert second.release is not None
-    assert first.release is not None
-    assert second.release.version == first.release.version == 1
+    assert second.release.version == 1
 
 
 @pytest.mark.parametrize(
     ("actors", "part_rows", "readers"), [(2, 256, None), (4, 2, 1), (1, 3, 3)], ids=["two", "four", "parts"]
 )
 def test_equal_bytes_however_it_ran(
-    recipe: Make, tmp_path: Path, demo_shards: Path, actors: int, part_rows: int, readers: int | None
+    recipe: Make, photo_labels: Path, demo_shards: Path, actors: int, part_rows: int, readers: int | None
 ) -> None:
-    run(recipe(store=str(tmp_path / "plain")))
     paths = [str(path) for path in demo_shards.glob("*.tar")]
     random.Random(actors).shuffle(paths)
-    run(recipe(
-        source={"path": paths},
-        store=str(tmp_path / "other"),
-        resources={"actors": actors, "part_rows": part_rows, "readers": readers},
-    ))  # fmt: skip
-    plain, other = open_release(str(tmp_path / "plain")), open_release(str(tmp_path / "other"))
+    wanted = recipe(source={"path": paths}, resources={"actors": actors, "part_rows": part_rows, "readers": readers})
+    run(wanted)
+    plain, other = open_release(str(photo_labels)), open_release(wanted["store"])
     assert shas(plain) == shas(other)
     assert plain.content_digest == other.content_digest
-    assert list((tmp_path / "other" / "parts").rglob("*.arrow")) == []
+    assert list((Path(wanted["store"]) / "parts").rglob("*.arrow")) == []
 
 
-def test_equal_bytes_on_an_object_store(recipe: Make, tmp_path: Path, seaweed: S3Server, s3_root: str) -> None:
-    run(recipe(store=str(tmp_path / "local")))
+def test_equal_bytes_on_an_object_store(recipe: Make, photo_labels: Path, seaweed: S3Server, s3_root: str) -> None:
     objects = open_store(s3_root)
     demo = Path(recipe()["source"]["path"]).parent
     for shard in demo.glob("*.tar"):
         objects.put(f"photos/{shard.name}", shard.read_bytes())
     remote = recipe(source={"path": f"{s3_root}/photos/*.tar"}, store=f"{s3_root}/labels")
     assert run(remote).published
-    assert shas(open_release(f"{s3_root}/labels")) == shas(open_release(str(tmp_path / "local")))
-    assert open_release(f"{s3_root}/labels").content_digest == open_release(str(tmp_path / "local")).content_digest
+    assert shas(open_release(f"{s3_root}/labels")) == shas(open_release(str(photo_labels)))
+    assert open_release(f"{s3_root}/labels").content_digest == open_release(str(photo_labels)).content_digest
     assert verify(open_store(f"{s3_root}/labels"), "latest", "full").problems == []
     assert run(remote).labelled == 0
 
 
-def test_other_compute_batches_agree(recipe: Make, tmp_path: Path) -> None:
-    run(recipe(store=str(tmp_path / "eight")))
-    run(recipe(store=str(tmp_path / "one"), resources={"actors": 1, "compute_batch": 1}))
-    eight, one = open_release(str(tmp_path / "eight")), open_release(str(tmp_path / "one"))
+def test_other_compute_batches_agree(recipe: Make, photo_labels: Path) -> None:
+    wanted = recipe(resources={"actors": 1, "compute_batch": 1})
+    run(wanted)
+    eight, one = open_release(str(photo_labels)), open_release(wanted["store"])
     for shard in eight.shards:
         for key in eight.table(shard, columns=["key"])["key"].to_pylist():
             ours, theirs = eight.get(shard, key)["label_map"], one.get(shard, key)["label_map"]
             np.testing.assert_allclose(ours.probabilities(), theirs.probabilities(), atol=2e-3)
 
 
-def test_only_what_is_new_or_changed(recipe: Make, tmp_path: Path, demo_shards: Path) -> None:
+def test_only_what_is_new_or_changed(labelled: Make, tmp_path: Path, demo_shards: Path) -> None:
     mine = tmp_path / "photos"
     shutil.copytree(demo_shards, mine)
-    wanted = recipe(source={"path": f"{mine}/*.tar"})
-    run(wanted)
+    wanted = labelled(source={"path": f"{mine}/*.tar"})
 
     photo = (demo_shards / "photos-000.tar").read_bytes()
     (mine / "photos-100.tar").write_bytes(photo)
@@ -128,9 +120,8 @@ def test_only_what_is_new_or_changed(recipe: Make, tmp_path: Path, demo_shards: 
     assert shas(release)["photos-001.tar"] == shas(release)["photos-100.tar"] == shas(release)["photos-000.tar"]
 
 
-def test_a_new_meaning_recomputes_all_and_says_why(recipe: Make) -> None:
-    wanted = recipe()
-    run(wanted)
+def test_a_new_meaning_recomputes_all_and_says_why(labelled: Make) -> None:
+    wanted = labelled()
     changed = load(wanted, ["label_map.top_k=3"])
     found = plan(make_job(changed))
     assert len(found.todo) == 5
@@ -141,11 +132,10 @@ def test_a_new_meaning_recomputes_all_and_says_why(recipe: Make) -> None:
     assert plan(make_job(load(wanted))).todo == [], "the first meaning's labels are still there"
 
 
-def test_other_numerics_recompute_nothing_and_are_recorded(recipe: Make, tmp_path: Path, demo_shards: Path) -> None:
+def test_other_numerics_recompute_nothing_and_are_recorded(labelled: Make, tmp_path: Path, demo_shards: Path) -> None:
     mine = tmp_path / "photos"
     shutil.copytree(demo_shards, mine)
-    wanted = recipe(source={"path": f"{mine}/*.tar"})
-    run(wanted)
+    wanted = labelled(source={"path": f"{mine}/*.tar"})
     wanted["resources"] = {"actors": 2, "threads": 2}
     assert planned(wanted) == {}
     shutil.copy(demo_shards / "photos-000.tar", mine / "photos-100.tar")
@@ -154,9 +144,8 @@ def test_other_numerics_recompute_nothing_and_are_recorded(recipe: Make, tmp_pat
     assert sorted((entry["label_map"]["threads"], entry["shards"]) for entry in recorded) == [(1, 5), (2, 1)]
 
 
-def test_a_lost_output_is_made_again(recipe: Make) -> None:
-    wanted = recipe()
-    run(wanted)
+def test_a_lost_output_is_made_again(labelled: Make) -> None:
+    wanted = labelled()
     release = open_release(wanted["store"])
     data = release.entry("photos-003.tar").data
     assert data is not None
@@ -167,9 +156,8 @@ def test_a_lost_output_is_made_again(recipe: Make) -> None:
     assert open_release(wanted["store"]).entry("photos-003.tar").generation == 1
 
 
-def test_parts_that_a_killed_run_could_not_delete_are_swept(recipe: Make) -> None:
-    wanted = recipe()
-    run(wanted)
+def test_parts_that_a_killed_run_could_not_delete_are_swept(labelled: Make) -> None:
+    wanted = labelled()
     job = make_job(load(wanted))
     found = plan(job)
     token, receipt = next(iter(found.done.items()))
@@ -181,9 +169,8 @@ def test_parts_that_a_killed_run_could_not_delete_are_swept(recipe: Make) -> Non
     assert not store.exists(left)
 
 
-def test_a_shard_that_another_run_finished_first_is_taken_over(recipe: Make) -> None:
-    wanted = recipe()
-    run(wanted)
+def test_a_shard_that_another_run_finished_first_is_taken_over(labelled: Make) -> None:
+    wanted = labelled()
     job = make_job(load(wanted))
     receipt = next(iter(plan(job).done.values()))
     end = Header(receipt.shard, receipt.size, receipt.etag, receipt.token, receipt.generation, last=True)
@@ -194,13 +181,12 @@ def test_a_shard_that_another_run_finished_first_is_taken_over(recipe: Make) -> 
         merge_shard(job, end, gone)
 
 
-def test_check_content_finds_bytes_behind_an_unchanged_time(recipe: Make, tmp_path: Path, demo_shards: Path) -> None:
+def test_check_content_finds_bytes_behind_an_unchanged_time(labelled: Make, tmp_path: Path, demo_shards: Path) -> None:
     import os
 
     mine = tmp_path / "photos"
     shutil.copytree(demo_shards, mine)
-    wanted = recipe(source={"path": f"{mine}/*.tar"})
-    run(wanted)
+    wanted = labelled(source={"path": f"{mine}/*.tar"})
     shard = mine / "photos-000.tar"
     before, data = shard.stat(), bytearray(shard.read_bytes())
     position = data.index(b"\xff\xd8\xff") + 4000

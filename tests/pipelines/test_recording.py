@@ -29,7 +29,7 @@ def test_a_run_goes_on_where_its_record_has_no_room(
         "name": "words", "source": {"path": f"{tmp_path}/*.tar", "fields": {"text": "txt"}},
         "steps": [{"tell": {"stop": "stop"}}], "store": str(tmp_path / "store"), "plugins": ["relabel.testing.telling"],
     }  # fmt: skip
-    recorder = Recorder(make_job(load(recipe), None), "", Tally(1))
+    recorder = Recorder(make_job(load(recipe), None), "", Tally(1), None)
     monkeypatch.setattr(recorder, "_store", Full())
     recorder.write()
     assert "the run's record is not written (no room left)" in capfd.readouterr().err

@@ -23,13 +23,39 @@ WORDS = ["one", "three", "four", "stop", "eleven", "a", "of", "nineteen"]
 PLUGINS = ["relabel.testing.telling"]
 
 
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    """Three shards of words; `stop` cannot be told."""
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three shards of words; `stop` cannot be told. Not to be written to."""
+    folder = tmp_path_factory.mktemp("words")
     for number in range(3):
         members = {f"{row}.txt": (word * (number + 1)).encode() for row, word in enumerate(WORDS)}
-        write_tar(tmp_path / "in" / f"{number}.tar", members)
-    return tmp_path / "in"
+        write_tar(folder / f"{number}.tar", members)
+    return folder
+
+
+@pytest.fixture
+def texts(words: Path, tmp_path: Path) -> Path:
+    """A copy of `words`, the same shards to a store in which they are labelled."""
+    return shutil.copytree(words, tmp_path / "in")
+
+
+@pytest.fixture(scope="module")
+def of_words(words: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    """Stores of one run each, not to be written to: `told` has what `tell` says, `whole` its deviations too."""
+    folder = tmp_path_factory.mktemp("of_words")
+    assert run(of_texts(words, folder / "told", "tell")).published
+    assert run(of_texts(words, folder / "whole", "tell", "deviate")).published
+    return folder
+
+
+@pytest.fixture
+def told(of_words: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(of_words / "told", tmp_path / "told")
+
+
+@pytest.fixture
+def whole(of_words: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(of_words / "whole", tmp_path / "whole")
 
 
 def recipe(source: Any, store: Path, *steps: Any) -> dict[str, Any]:
@@ -76,69 +102,59 @@ def counted(outcome: Outcome, kind: str) -> dict[str, Any]:
 
 
 def test_steps_that_need_the_whole_data_set_get_it_in_one_recipe_or_over_a_release(
-    texts: Path, tmp_path: Path, ray_cluster: None
+    words: Path, whole: Path, told: Path, tmp_path: Path
 ) -> None:
-    outcome = run(of_texts(texts, tmp_path / "whole", "tell", "deviate"))
-    assert outcome.published
-    reader = counted(outcome, "reader")
-    assert reader["slots"] == 3 * 3, "two passes, by tasks, and the labelling"
-    assert {"read", "infer", "write"} <= reader["stages"].keys()
-    found = deviations(tmp_path / "whole")
+    found = deviations(whole)
     assert found.keys() == expected().keys()
     assert found == pytest.approx(expected(), rel=1e-6)
-    run(of_texts(texts, tmp_path / "told", "tell"))
-    run(of_release(tmp_path / "told", tmp_path / "derived", "deviate"))
+    run(of_release(told, tmp_path / "derived", "deviate"))
     assert deviations(tmp_path / "derived") == found
-    steps = make_job(load(of_texts(texts, tmp_path / "x", {"tell": {}, "as": "said"}, {"deviate": {"label": "said"}})))
-    source = make_job(load(of_release(tmp_path / "told", tmp_path / "y", "deviate")))
+    derived = open_release(str(tmp_path / "derived"))
+    steps = make_job(load(of_texts(words, tmp_path / "x", {"tell": {}, "as": "said"}, {"deviate": {"label": "said"}})))
+    source = make_job(load(of_release(told, tmp_path / "y", "deviate")))
     step, read = steps.labelers[1], source.labelers[0]
     assert step.read_origins["said"] == read.read_origins["tell"], "the same, whatever it is called and from where"
     assert step.read_fingerprints["said"] != read.read_fingerprints["tell"]
-    told, derived = open_release(str(tmp_path / "told")), open_release(str(tmp_path / "derived"))
     for shard in derived.shards:
-        before, after = (each.table(shard, ["key", "sample_digest"]) for each in (told, derived))
+        before, after = (each.table(shard, ["key", "sample_digest"]) for each in (open_release(str(told)), derived))
         assert before.equals(after), "labels of labels join to the same media"
     assert derived.counts.reasons == {Reason.NO_LABEL: 1}
     assert (derived.counts.filtered, derived.counts.dead) == (1, 0)
     assert verify(derived.objects, derived.number, "full").problems == []
 
 
-def test_a_result_is_frozen_until_refit(texts: Path, tmp_path: Path, ray_cluster: None) -> None:
-    wanted = of_texts(texts, tmp_path / "store", "tell", "deviate")
-    first = run(wanted).release
-    assert first is not None
+def test_a_result_is_frozen_until_refit(texts: Path, whole: Path) -> None:
+    wanted = of_texts(texts, whole, "tell", "deviate")
+    first = open_release(str(whole)).version
     [mean, spread] = first.labels["deviate"].identity["statistics"]
     assert mean["name"] == spread["name"] == "mean"
-    held = json.loads((tmp_path / "store" / mean["path"]).read_bytes())
+    held = json.loads((whole / mean["path"]).read_bytes())
     assert held["result"]["count"] == len(expected())
     assert held["seen"] == mean["seen"] == {"shards": 3, "dead_shards": 0, "ok": 23, "dead": 1, "filtered": 0}
-    assert not (tmp_path / "store" / "states").exists() or not any((tmp_path / "store" / "states").rglob("*.npz"))
+    assert not (whole / "states").exists() or not any((whole / "states").rglob("*.npz"))
 
     write_tar(texts / "3.tar", {"0.txt": b"x" * 100})
     grown = run(wanted)
     assert grown.labelled == 1
     assert grown.release is not None
     assert grown.release.labels["deviate"].fingerprint == first.labels["deviate"].fingerprint
-    assert (
-        shas(open_release(str(tmp_path / "store")))["0.tar"]
-        == shas(open_label_store(str(tmp_path / "store")).release(1))["0.tar"]
-    )
+    assert shas(open_release(str(whole)))["0.tar"] == shas(open_label_store(str(whole)).release(1))["0.tar"]
 
     refitted = run(wanted, refit=True)
     assert refitted.labelled == 4, "every label means something else now"
     assert refitted.release is not None
     [mean, _] = refitted.release.labels["deviate"].identity["statistics"]
-    assert json.loads((tmp_path / "store" / mean["path"]).read_bytes())["result"]["count"] == len(expected()) + 1
+    assert json.loads((whole / mean["path"]).read_bytes())["result"]["count"] == len(expected()) + 1
+    reader = counted(refitted, "reader")
+    assert reader["slots"] == 4 * 3, "two passes, by tasks, and the labelling"
+    assert {"read", "infer", "write"} <= reader["stages"].keys()
     assert run(wanted).labelled == 0, "the newest result is the one that is used"
 
 
-def test_an_interrupted_pass_goes_on_where_it_was(
-    texts: Path, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_pass_goes_on_where_it_was(told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines import gathering
 
-    run(of_texts(texts, tmp_path / "told", "tell"))
-    wanted = of_release(tmp_path / "told", tmp_path / "store", "deviate")
+    wanted = of_release(told, tmp_path / "store", "deviate")
 
     def fails(*arguments: Any) -> Any:
         raise UsageError("interrupted")
@@ -174,12 +190,10 @@ def test_a_plan_says_that_something_comes_first(texts: Path, tmp_path: Path, cap
 
 
 def test_a_release_is_read_by_number_tag_or_the_latest_and_never_changes_on_the_way(
-    texts: Path, tmp_path: Path, ray_cluster: None
+    texts: Path, told: Path, tmp_path: Path
 ) -> None:
-    told = tmp_path / "told"
     with pytest.raises(UsageError, match="not a label store"):
-        make_job(load(of_release(told, tmp_path / "store", "deviate")))
-    run(of_texts(texts, told, "tell"))
+        make_job(load(of_release(tmp_path / "none", tmp_path / "store", "deviate")))
     write_tar(texts / "3.tar", {"0.txt": b"more"})
     run(of_texts(texts, told, "tell"))
     job = make_job(load(of_release(told, tmp_path / "store", "deviate")))
@@ -197,13 +211,10 @@ def test_a_release_is_read_by_number_tag_or_the_latest_and_never_changes_on_the_
         make_job(load(of_release(told, tmp_path / "store", {"deviate": {}, "as": "tell"})))
 
 
-def test_a_text_of_a_release_is_a_field_and_a_condition_like_any_other(
-    texts: Path, tmp_path: Path, ray_cluster: None
-) -> None:
-    run(of_texts(texts, tmp_path / "told", "tell"))
+def test_a_text_of_a_release_is_a_field_and_a_condition_like_any_other(told: Path, tmp_path: Path) -> None:
     where = [{"field": "tell_length", "ge": 5}]
     wanted = of_release(
-        tmp_path / "told", tmp_path / "store", {"tell": {}, "as": "again"}, fields={"text": "tell_word"}, where=where
+        told, tmp_path / "store", {"tell": {}, "as": "again"}, fields={"text": "tell_word"}, where=where
     )
     run(wanted)
     release = open_release(str(tmp_path / "store"))
@@ -213,11 +224,7 @@ def test_a_text_of_a_release_is_a_field_and_a_condition_like_any_other(
     assert release.counts.reasons[Reason.WHERE] == len(rows) - len(words) - 1
 
 
-def test_a_damaged_shard_of_the_release_is_a_dead_shard_and_withdrawn_rows_stay_out(
-    texts: Path, tmp_path: Path, ray_cluster: None, capfd: pytest.CaptureFixture[str]
-) -> None:
-    told = tmp_path / "told"
-    run(of_texts(texts, told, "tell"))
+def test_a_damaged_shard_of_the_release_is_a_dead_shard_and_withdrawn_rows_stay_out(told: Path, tmp_path: Path) -> None:
     store = open_label_store(str(told))
     store.withdraw({"0.tar": ["1"]}, "asked for")
     entry = store.release().entry("2.tar")
@@ -264,14 +271,12 @@ def test_actors_that_gather_are_devices_of_the_account(tmp_path: Path, ray_clust
     assert {"start", "load", "read", "infer", "write", "idle"} <= device["stages"].keys()
 
 
-def test_a_result_that_is_gone_is_a_problem_of_the_release(texts: Path, tmp_path: Path, ray_cluster: None) -> None:
-    released = run(of_texts(texts, tmp_path / "store", "tell", "deviate")).release
-    assert released is not None
-    [mean, spread] = released.labels["deviate"].identity["statistics"]
-    (tmp_path / "store" / mean["path"]).unlink()
-    held = tmp_path / "store" / spread["path"]
+def test_a_result_that_is_gone_is_a_problem_of_the_release(whole: Path) -> None:
+    [mean, spread] = open_release(str(whole)).version.labels["deviate"].identity["statistics"]
+    (whole / mean["path"]).unlink()
+    held = whole / spread["path"]
     held.write_bytes(held.read_bytes().replace(b"mean", b"mode"))
-    store = open_label_store(str(tmp_path / "store"))
+    store = open_label_store(str(whole))
     found = {problem.object: problem.what for problem in verify(store.objects, 1, "quick").problems}
     assert found[mean["path"]] == "is gone"
     assert "does not match the digest" in found[spread["path"]]

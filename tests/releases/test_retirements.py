@@ -5,7 +5,7 @@ import pytest
 from relabel.errors import Recalled, RecallWarning, Refused
 from relabel.releases.collect import DAY_SECONDS, apply_plan, plan_collect, planner
 from relabel.releases.commit import commit
-from relabel.releases.release import Store
+from relabel.releases.release import RecallPolicy, Store
 from relabel.releases.retirements import read_retired, retire
 from relabel.releases.revert import revert
 from relabel.releases.verify import verify
@@ -74,10 +74,8 @@ def test_a_retired_release_says_so(store: MemoryStore) -> None:
 
 
 def test_a_training_job_hears_of_it_while_the_files_are_there(store: MemoryStore) -> None:
-    tagged, warned, strict, deaf = (
-        Store(store).release(number, recalled=policy)
-        for number, policy in ((1, "error"), (2, "warn"), (2, "error"), (2, "ignore"))
-    )
+    policies: list[tuple[int, RecallPolicy]] = [(1, "error"), (2, "warn"), (2, "error"), (2, "ignore")]
+    tagged, warned, strict, deaf = (Store(store).release(number, recalled=policy) for number, policy in policies)
     Store(store).tag("golden", 1)
     retire(store, 2)
     deaf.check_recall()

@@ -148,8 +148,6 @@ class Endpoint(Engine):
         while True:
             await self._presence.require()
             async with self._room:
-                if self._presence.away:
-                    continue
                 await self._pace.wait(booked)
                 if not self._presence.away:
                     return await self._send(course, path, body, booked)
