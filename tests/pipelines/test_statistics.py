@@ -224,7 +224,9 @@ def test_a_text_of_a_release_is_a_field_and_a_condition_like_any_other(told: Pat
     assert release.counts.reasons[Reason.WHERE] == len(rows) - len(words) - 1
 
 
-def test_a_damaged_shard_of_the_release_is_a_dead_shard_and_withdrawn_rows_stay_out(told: Path, tmp_path: Path) -> None:
+def test_a_damaged_shard_of_the_release_is_a_dead_shard_and_withdrawn_rows_stay_out(
+    told: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     store = open_label_store(str(told))
     store.withdraw({"0.tar": ["1"]}, "asked for")
     entry = store.release().entry("2.tar")
