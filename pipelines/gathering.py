@@ -170,7 +170,8 @@ def build(job: Job, wanted: Pass, shards: Sequence[Shard]) -> tuple[ray.data.Dat
     tables = [pa.table({"shard": [as_text(each) for each in some]}) for some in group(shards, MAX_READ_TASKS)]
     pool = actor_pool(resources, 1, len(tables))
     configure()
-    dataset, ledger = ray.data.from_arrow(tables), RemoteLedger()
+    dataset: ray.data.Dataset = ray.data.from_arrow(tables)
+    ledger = RemoteLedger()
     one_each: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = max(1, int(total.get("CPU", 1) // resources.threads))

@@ -74,10 +74,9 @@ def test_a_retired_release_says_so(store: MemoryStore) -> None:
 
 
 def test_a_training_job_hears_of_it_while_the_files_are_there(store: MemoryStore) -> None:
-    tagged, warned, strict, deaf = (
-        Store(store).release(number, recalled=policy)
-        for number, policy in ((1, "error"), (2, "warn"), (2, "error"), (2, "ignore"))
-    )
+    tagged = Store(store).release(1, recalled="error")
+    warned, strict = Store(store).release(2), Store(store).release(2, recalled="error")
+    deaf = Store(store).release(2, recalled="ignore")
     Store(store).tag("golden", 1)
     retire(store, 2)
     deaf.check_recall()
