@@ -24,11 +24,11 @@ from ..reasons import Reason
 from .engine_labeler import seed_of
 from .engines.protocol import Decoding, Engine, Message, Request
 from .labeler import Parameters
-from .prompts import MAX_PROMPT, Template, as_data, cues_of
+from .prompts import MAX_PROMPT, Template, as_data, cues_of, without_cues
 
 NAME_WORDS, DESCRIPTION_WORDS = 10, 30
 SUMMARY_CHARACTERS, NAME_CHARACTERS, DESCRIPTION_CHARACTERS = 200, 80, 200
-CATEGORY_CHARACTERS = len("- [t123] : \n") + NAME_CHARACTERS + DESCRIPTION_CHARACTERS
+CATEGORY_CHARACTERS = len("- [t123]  - \n") + NAME_CHARACTERS + DESCRIPTION_CHARACTERS
 """Of a line of the table, at most."""
 KEPT_AT_ONCE = 32
 """Summaries that are made before they are put where a build that is killed finds them."""
@@ -398,5 +398,6 @@ def listed(table: Taxonomy, ids: bool = True) -> str:
     for each in table.categories:
         key, name = data_of(each.id, MAX_NAME), data_of(each.name, MAX_NAME)
         description = data_of(each.description, MAX_DESCRIPTION)
-        lines.append(f"- {f'[{key}] ' if ids else ''}{name}{f': {description}' if description else ''}")
+        line = without_cues(f"{name}: {description}" if description else name, cues())
+        lines.append(f"- [{key}] {line}" if ids else f"- {line}")
     return "\n".join(lines)
