@@ -19,6 +19,7 @@ from relabel.labels.label_map import encode, label_map_contract
 from relabel.labels.shard_file import encode_label_shard, label_schema, label_table
 from relabel.releases.commit import Draft, commit
 from relabel.releases.receipts import Receipt, keys_digest
+from relabel.releases.release import open_label_store
 from relabel.releases.stored import stored
 from relabel.releases.versions import LabelIdentity
 from relabel.storage.opening import open_store
@@ -36,6 +37,7 @@ READ = """
 """
 
 
+STEPS = "steps=[label_map: {model: efficientnet-lite0, input_size: 320}, brightness]"
 SAME_CLASS = """
     import brightness, relabel
     from relabel.labelers import registry
@@ -91,10 +93,10 @@ def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bare_python(wheel: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a fresh environment that holds the wheel and its base dependencies."""
     folder = tmp_path_factory.mktemp("bare")
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run([*pip, "--constraint", str(root / "constraints.txt"), str(wheel)], folder)
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--quiet"]
+    run([*pip, "install", "--no-compile", "--constraint", str(root / "constraints.txt"), str(wheel)], folder)
     return python
 
 
@@ -130,31 +132,24 @@ def test_its_command_reads_and_verifies_a_release_without_ray(bare_python: Path,
     run([relabel, "verify", str(tmp_path / "store"), "--level", "full"], cwd=tmp_path)
 
 
-def test_a_plugin_of_another_repository_joins_the_wheel(
+def test_with_run_and_a_plugin_of_another_repository_it_labels_from_any_directory(
     wheel: Path, root: Path, demo_shards: Path, tmp_path: Path
 ) -> None:
-    """Installed side by side, far from this checkout: one registry, the same class, and a run by its entry point."""
+    """Installed side by side, far from this checkout: one registry, the same class, and a run by its entry point. The
+    packages of `[run]` are those of this session; relabel itself comes from the wheel.
+    """
     site, repository = tmp_path / "site", tmp_path / "repository"
     shutil.copytree(root / "tests" / "plugins" / "brightness", repository, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
     run([*pip, f"--target={site}", str(wheel), str(repository)], tmp_path)
     run([sys.executable, "-c", textwrap.dedent(SAME_CLASS)], tmp_path, str(site))
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(f"source: {demo_shards}/photos-004.tar\nsteps: [brightness]\nstore: {tmp_path / 'labels'}\n")
-    command = [sys.executable, "-m", "relabel.pipelines.command_line", "run", str(recipe), "--json"]
-    found = json.loads(run(command, tmp_path, str(site)))
-    assert (found["labelled"], found["ok"], found["published"]) == (1, 5, True)
-
-
-def test_with_run_it_labels_from_any_directory(wheel: Path, demo_shards: Path, tmp_path: Path) -> None:
-    """The packages of `[run]` are those of this session; relabel itself comes from the wheel."""
-    site = tmp_path / "site"
-    run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", f"--target={site}", str(wheel)], tmp_path)
     where = [sys.executable, "-c", "import relabel.pipelines; print(relabel.pipelines.__file__)"]
     assert run(where, tmp_path, str(site)).strip() == str(site / "relabel" / "pipelines" / "__init__.py")
     command = [sys.executable, "-m", "relabel.pipelines.command_line"]
-    settings = [f"source.path={demo_shards}/photos-004.tar", f"store={tmp_path / 'labels'}"]
+    labels = tmp_path / "labels"
+    settings = [f"source.path={demo_shards}/photos-004.tar", f"store={labels}", STEPS]
     options = [word for setting in settings for word in ("--set", setting)]
     found = json.loads(run([*command, "run", "label_map", *options, "--json"], tmp_path, str(site)))
     assert (found["labelled"], found["ok"], found["published"]) == (1, 5, True)
-    run([*command, "verify", str(tmp_path / "labels"), "--level", "full"], tmp_path, str(site))
+    assert open_label_store(str(labels)).release().labels.keys() == {"label_map", "brightness"}
+    run([*command, "verify", str(labels), "--level", "full"], tmp_path, str(site))

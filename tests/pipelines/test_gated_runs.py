@@ -1,5 +1,6 @@
 """Runs and the gate: what it refuses is kept and not published; force, declared changes, canaries."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,20 @@ def shard(folder: Path, name: str, times: int = 1, stops: int = 0) -> None:
     write_tar(folder / name, {f"{row}.txt": word.encode() for row, word in enumerate(words)})
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    """Six shards below `in`, and beside them the store of one run; not to be written to."""
+    folder = tmp_path_factory.mktemp("once")
     for number in range(6):
-        shard(tmp_path / "in", f"{number}.tar")
+        shard(folder / "in", f"{number}.tar")
+    assert run(recipe(folder / "in")).published
+    return folder
+
+
+@pytest.fixture
+def source(once: Path, tmp_path: Path) -> Path:
+    """The shards, and a copy of that store beside them."""
+    shutil.copytree(once, tmp_path, dirs_exist_ok=True)
     return tmp_path / "in"
 
 
@@ -40,13 +51,10 @@ def recipe(source: Path, stop: str = "stop", **gate: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_what_the_gate_refuses_is_kept_and_can_be_forced(
-    source: Path, ray_cluster: None, capfd: pytest.CaptureFixture[str]
-) -> None:
-    first = run(recipe(source))
-    assert first.release is not None
-    assert first.release.gate["verdict"] == "passed"
-    assert first.release.gate["baseline"] is None
+def test_what_the_gate_refuses_is_kept_and_can_be_forced(source: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    first = open_release(str(source.parent / "store")).version
+    assert first.gate["verdict"] == "passed"
+    assert first.gate["baseline"] is None
     for number in range(6, 9):
         shard(source, f"{number}.tar", stops=9)
     with pytest.raises(
@@ -79,8 +87,7 @@ def test_what_the_gate_refuses_is_kept_and_can_be_forced(
     assert "forced: the words are meant to stop" in capfd.readouterr().out
 
 
-def test_another_meaning_is_declared_or_refused(source: Path, ray_cluster: None) -> None:
-    run(recipe(source))
+def test_another_meaning_is_declared_or_refused(source: Path) -> None:
     other = recipe(source, stop="halt")
     receipts = source.parent / "store" / "receipts"
     before = sorted(receipts.rglob("*"))
@@ -95,8 +102,7 @@ def test_another_meaning_is_declared_or_refused(source: Path, ray_cluster: None)
         run(recipe(source, stop="end"), ["gate.expect_change=another word stops it"])
 
 
-def test_a_gate_that_is_off_is_recorded(source: Path, ray_cluster: None, capfd: pytest.CaptureFixture[str]) -> None:
-    run(recipe(source))
+def test_a_gate_that_is_off_is_recorded(source: Path, capfd: pytest.CaptureFixture[str]) -> None:
     outcome = run(recipe(source, stop="halt"), ["gate=off"])
     assert outcome.release is not None
     assert outcome.release.gate["verdict"] == "off"
@@ -105,16 +111,16 @@ def test_a_gate_that_is_off_is_recorded(source: Path, ray_cluster: None, capfd: 
     assert "off: the recipe asked for no checks" in capfd.readouterr().out
 
 
-def test_what_a_gate_costs_without_a_baseline(source: Path, ray_cluster: None) -> None:
+def test_what_a_gate_costs_without_a_baseline(source: Path, tmp_path: Path) -> None:
     """A first release is published without a word, and says that nothing was there to compare it with."""
-    first = run({name: value for name, value in recipe(source).items() if name != "gate"})
+    fresh = {**recipe(source), "store": str(tmp_path / "fresh")}
+    first = run({name: value for name, value in fresh.items() if name != "gate"})
     assert first.release is not None
     assert (first.release.gate["verdict"], first.release.gate["baseline"]) == ("passed", None)
     assert {check["name"] for check in first.release.gate["checks"]} == {"reconciliation", "singly"}
 
 
-def test_a_canary_is_judged_before_the_rest_is_labelled(source: Path, ray_cluster: None) -> None:
-    run(recipe(source))
+def test_a_canary_is_judged_before_the_rest_is_labelled(source: Path) -> None:
     for number in range(10, 22):
         shard(source, f"{number}.tar", stops=9)
     with pytest.raises(Refused, match="dead_letters"):
