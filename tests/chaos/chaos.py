@@ -135,8 +135,16 @@ class Machines:
         try:
             self.cluster.wait_for_nodes(timeout=JOIN_SECONDS)
         except TimeoutError:  # the head, too, may have been taken for dead
-            self.cluster.shutdown()
-            self.start()
+            self.begin_anew()
+
+    def require_head(self) -> None:
+        """A busy machine may have taken it for dead, and nobody can join what is left."""
+        if not self.cluster.head_node.remaining_processes_alive():
+            self.begin_anew()
+
+    def begin_anew(self) -> None:
+        self.cluster.shutdown()
+        self.start()
 
     def workers(self, kind: str) -> list[int]:
         """Processes below our nodes that call themselves `ray::MapWorker...` (kind "actor") or something else."""
@@ -188,6 +196,7 @@ def one_run(machines: Machines, source: str, folder: Path, events: Sequence[str]
     begun, starts, told = time.monotonic(), 0, {}
     while not told and starts < STARTS:
         starts += 1
+        machines.require_head()
         told = drive(machines, recipe, due, chance)
     machines.complete()
     problems = [] if told else ["no release"]
