@@ -15,6 +15,7 @@ from pipelines.account import Account
 from pipelines.cluster import Pool
 from pipelines.job import Job
 from pipelines.loading import load
+from pipelines.opening import open_source
 from pipelines.plan import make_job, plan
 from pipelines.results import Results
 from pipelines.seen import Seen, tell_seen, with_seen
@@ -90,7 +91,7 @@ def test_partitions_that_start_together_gather_their_own_shards_and_take_the_oth
     def build(store: ObjectStore, wanted: Any, shards: Any) -> None:
         """As the other partition does meanwhile, which leaves its states, or ends first."""
         begun.append([shard.name for shard in shards])
-        for shard in gathering.open_source(job.source).shards():
+        for shard in open_source(job.source).shards():
             store.put(gathering.state_path(wanted, shard), state(4))
         if ends_first:
             Results(job.recipe.store).put(wanted, {"mean": 4.0, "count": 3}, "rows")
@@ -177,4 +178,4 @@ def test_a_cluster_without_the_devices_is_refused(tmp_path: Path, monkeypatch: p
     assert job.pending is not None
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
     with pytest.raises(UsageError, match="the cluster has 0: lower"):
-        gathering.build(job, job.pending, gathering.open_source(job.source).shards())
+        gathering.build(job, job.pending, open_source(job.source).shards())

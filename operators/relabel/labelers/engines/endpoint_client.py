@@ -148,10 +148,15 @@ class Endpoint(Engine):
         while True:
             await self._presence.require()
             async with self._room:
-                await self._pace.wait(booked)
-                if not self._presence.away:
+                if not self._presence.away and await self._booked(booked):
                     return await self._send(course, path, body, booked)
-                self._pace.give_back(booked)
+
+    async def _booked(self, tokens: int) -> bool:
+        """Waits for the budget; False, and nothing of it is used, where the server went away meanwhile."""
+        await self._pace.wait(tokens)
+        if self._presence.away:
+            self._pace.give_back(tokens)
+        return not self._presence.away
 
     async def _send(self, course: Course, path: str, body: Mapping[str, Json], booked: int) -> Answer | Failure:
         course.attempts, course.outages_before = course.attempts + 1, self._presence.outages
