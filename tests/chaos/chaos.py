@@ -139,7 +139,8 @@ class Machines:
 
     def require_head(self) -> None:
         """A busy machine may have taken it for dead, and nobody can join what is left."""
-        if not self.cluster.head_node.remaining_processes_alive():
+        head = self.cluster.head_node
+        if head is None or not head.remaining_processes_alive():
             self.begin_anew()
 
     def begin_anew(self) -> None:
