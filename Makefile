@@ -13,7 +13,7 @@ help:
 	@echo "make demo   label real photographs with real weights on this machine (about 3 minutes)"
 	@echo "make demo-captions   tune a captioner and recaption scenes with it (about 6 minutes; Tux Paint's stamps from apt)"
 	@echo "make demo-text   label BBC articles with a small language model, audit its labels (about 4 minutes)"
-	@echo "make test   the tests (about 25 minutes on 2 cores); make test JOBS=0 ARGS='-k tar' for some"
+	@echo "make test   the tests (about 18 minutes on 2 cores); make test JOBS=0 ARGS='-k tar' for some"
 	@echo "make test-long   those that take minutes each: seven nights, jobs on a real head, races, full disks, the text demo"
 	@echo "make lint   ruff, mypy, pyright"
 	@echo "make bench  what the README's figures were measured with"
