@@ -75,6 +75,11 @@ class Attempts:
     reason: Reason = Reason.PROCESS_DIED
     """What the present process says of its own end."""
 
+    @property
+    def blamed(self) -> dict[int, Reason]:
+        """Samples that kill, and how."""
+        return {sample: self.reasons[sample] for sample, deaths in self.alone.items() if deaths >= DEATHS_ALONE}
+
     def count_death(self) -> None:
         """The process of the present attempt is gone."""
         self.deaths += 1
@@ -100,6 +105,10 @@ class Ledger:
 
     def __init__(self) -> None:
         self._open: dict[Unit, Attempts] = {}
+        self._blamed: dict[Unit, Attempts] = {}
+        """Of units that ended: only what to blame. A result that is lost with its process is made again, and so is all
+        that a reader read before it died: each killer would cost its processes anew.
+        """
         self._device_failures = 0
         self._going = False
 
@@ -115,8 +124,9 @@ class Ledger:
         if after is not None:
             self.end(after)
         if unit not in self._open:
-            self._open[unit] = Attempts()
-            return self._device_verdict() or Verdict()
+            attempts = self._open[unit] = self._blamed.pop(unit, None) or Attempts()
+            verdict = Verdict(bool(attempts.blamed), blamed=attempts.blamed, deaths=attempts.deaths)
+            return self._device_verdict() or verdict
         attempts = self._open[unit]
         attempts.count_death()
         if attempts.barren >= BARREN_DEATHS:
@@ -125,9 +135,7 @@ class Ledger:
                 "done one sample: none is to blame. Look for the cause in the workers' logs (memory, a library that "
                 "crashes); finished shards are kept, run again to go on."
             ))  # fmt: skip
-        blamed = {
-            sample: attempts.reasons[sample] for sample, deaths in attempts.alone.items() if deaths >= DEATHS_ALONE
-        }
+        blamed = attempts.blamed
         suspects = frozenset(attempts.alone) - frozenset(blamed)
         return self._device_verdict() or Verdict(True, suspects, blamed, attempts.deaths)
 
@@ -145,7 +153,11 @@ class Ledger:
 
     def end(self, unit: Unit) -> None:
         """Every sample of the unit has its label or its reason."""
-        self._open.pop(unit, None)
+        attempts = self._open.pop(unit, None)
+        if attempts is not None and (blamed := attempts.blamed):
+            self._blamed[unit] = Attempts(
+                attempts.deaths, alone=Counter(dict.fromkeys(blamed, DEATHS_ALONE)), reasons=blamed
+            )
         self._device_failures = 0
 
     def _device_verdict(self) -> Verdict | None:

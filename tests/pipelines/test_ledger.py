@@ -113,3 +113,23 @@ def test_a_unit_that_ended_is_forgotten() -> None:
     ledger.begin(UNIT)
     ledger.end(UNIT)
     assert ledger.begin(UNIT) == Verdict()
+    ledger.begin(UNIT)
+    assert ledger.begin(UNIT).careful, "its process died once, by chance"
+    ledger.end(UNIT)
+    assert ledger.begin(UNIT) == Verdict()
+
+
+def test_killers_in_many_parts_of_a_shard_cost_what_each_costs_alone() -> None:
+    """A reader that dies reads its shard once more from the beginning, with the killers of the parts before."""
+    alone = Worker(Ledger(), 8, {5})
+    alone.run()
+    worker = Worker(Ledger(), 8, {5})
+    units: list[Unit] = [("", "0" * 64, row) for row in range(0, 64, 8)]
+    verdicts: list[Verdict] = []
+    while len(verdicts) < len(units):
+        try:
+            verdicts = [worker.attempt(unit) for unit in units]
+        except Death:
+            worker.deaths += 1
+    assert worker.deaths == len(units) * alone.deaths
+    assert [verdict.blamed for verdict in verdicts] == [{5: Reason.PROCESS_DIED}] * len(units)
