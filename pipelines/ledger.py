@@ -124,7 +124,7 @@ class Ledger:
         if after is not None:
             self.end(after)
         if unit not in self._open:
-            attempts = self._open[unit] = self._blamed.pop(unit, None) or Attempts()
+            attempts = self._open[unit] = self._blamed.pop(unit) if unit in self._blamed else Attempts()
             verdict = Verdict(bool(attempts.blamed), blamed=attempts.blamed, deaths=attempts.deaths)
             return self._device_verdict() or verdict
         attempts = self._open[unit]
