@@ -23,6 +23,11 @@ def test_many_seeds() -> None:
     assert versions > 120
 
 
+def test_a_seed_that_failed_once() -> None:
+    """A fence older than the draft's parent, whose bytes did not come whole, was passed over."""
+    assert simulate(3290).watch.versions
+
+
 def test_a_seed_is_a_history() -> None:
     first, second = ([re.sub("[0-9a-f]{12,}", "", turn) for turn in simulate(3).trace] for _ in range(2))
     assert first == second

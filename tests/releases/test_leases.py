@@ -148,6 +148,17 @@ def test_an_owner_that_slept_publishes_nothing() -> None:
     assert [type(entry) for entry in read_sequence(store)] == [Fence, Version]
 
 
+def test_a_fence_that_cannot_be_read_lets_only_the_newest_lease_publish() -> None:
+    store = MemoryStore()
+    old, new = taken_over(store)
+    publish(store, "new", "ab", new.lease.number)
+    store.put(version_path(1), store.get(version_path(1))[:-9])
+    with pytest.raises(StoreConflict, match=r"v0000000001.json is a fence that cannot be read, and lease 1 of run old"):
+        publish(store, "old", "abd", old.lease.number)
+    assert publish(store, "newer", "abc", new.lease.number).version == 3
+    assert publish(store, "without a lease", "abd").version == 4
+
+
 class Interposed(OperatedStore):
     """Somebody else gets in right before the first create of a version file."""
 

@@ -15,6 +15,7 @@ from ..storage.objects import ObjectStore, settle
 from .cards import announce, with_cards
 from .collect import planned
 from .fences import Fence
+from .leases import is_newest
 from .recalls import find_recall
 from .receipts import Receipt
 from .redactions import read_redactions
@@ -127,6 +128,7 @@ def commit(store: ObjectStore, draft: Draft) -> Version:
             return version
     for entry in sequence:
         refuse_fenced(draft, entry)
+    refuse_lost_fences(store, draft, sequence)
     change = plan_change(store, draft, history)
     plans = planned(store)  # before the data is looked at: what they name may be deleted from now on
     refuse_absent_data(store, draft.receipts)
@@ -168,6 +170,19 @@ def refuse_fenced(draft: Draft, entry: Version | Fence) -> None:
             f"{entry}: number {entry.number} of the sequence is its fence. Run {draft.run_id} (lease {draft.lease}) "
             "may publish nothing any more and did not. What it finished is kept; run again, if the other run did not "
             "publish it already."
+        )
+
+
+def refuse_lost_fences(store: ObjectStore, draft: Draft, sequence: Sequence[Version | Fence]) -> None:
+    """A fence that did not come whole may be that of a newer lease: then only who holds the newest one publishes."""
+    lost = {*fences_after(sequence[-1] if sequence else None)} - {
+        each.number for each in sequence if isinstance(each, Fence)
+    }
+    if lost and draft.lease is not None and not is_newest(store, draft.lease):
+        raise StoreConflict(
+            f"{store.full_url(version_path(min(lost)))} is a fence that cannot be read, and lease {draft.lease} of run "
+            f"{draft.run_id} is not the newest: another run may have taken the store over. Nothing was published, what "
+            "is finished is kept; run again."
         )
 
 

@@ -60,7 +60,7 @@ class Lease:
 
     @property
     def path(self) -> str:
-        return f"leases/{self.number:010d}.json"
+        return lease_path(self.number)
 
     @property
     def beat_path(self) -> str:
@@ -121,6 +121,15 @@ class Acquired:
     seen: frozenset[str]
     """`lease_names` just before."""
     taken_over: tuple[Lease, ...] = ()
+
+
+def lease_path(number: int) -> str:
+    return f"leases/{number:010d}.json"
+
+
+def is_newest(store: ObjectStore, number: int) -> bool:
+    """Whether no lease came after this one: their numbers have no gaps. One request, no listing, which could lag."""
+    return not store.exists(lease_path(number + 1))
 
 
 def lease_names(store: ObjectStore) -> frozenset[str]:
