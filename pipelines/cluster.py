@@ -37,6 +37,7 @@ QUIET = {
 }
 # A local Ray ends every worker above one per CPU that was idle for a second, and its successor imports all again.
 LASTING = {"RAY_idle_worker_killing_time_threshold_ms": "600000"}
+CLIENT = "ray://"
 NUM_READERS = 2
 """For which a local Ray has room beside the actors."""
 
@@ -53,8 +54,14 @@ class Session:
         meta: Mapping[str, str] | None = None,
     ) -> None:
         """`num_pools` is the number of actor pools; workers import `plugins` as this process does; `meta` says whose
-        the job is.
+        the job is. Raises UsageError where `address` is one for Ray's client.
         """
+        if address is not None and address.startswith(CLIENT):
+            raise UsageError(
+                f"Ray Data does not work through Ray's client ({address}). Submit the recipe as a job of that cluster "
+                "(`relabel submit RECIPE --address http://HEAD:8265 --follow`), or run it on one of its machines with "
+                "--address auto."
+            )
         self.meta = dict(meta or {})
         self.resources, self.num_pools, self.address, self.plugins = resources, num_pools, address, plugins
         # What starts Ray must live as long: the kernel ends Ray's processes with the thread that started them.

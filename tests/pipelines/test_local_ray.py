@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import cluster, graph
 from pipelines.recipe import Resources
-from relabel.errors import StorageError
+from relabel.errors import StorageError, UsageError
 from relabel.labelers.provenance import SCRIPT
 
 
@@ -97,3 +97,8 @@ def test_a_ray_that_cannot_start_ahead_says_so_once_it_is_needed(monkeypatch: py
     session.start_ahead(graph.imports)
     with pytest.raises(StorageError, match="its folder is full"), session.connected():
         raise AssertionError("there is no Ray")
+
+
+def test_an_address_of_rays_client_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"Ray's client \(ray://head:10001\). Submit the recipe as a job"):
+        cluster.Session(Resources(), 1, "ray://head:10001")
