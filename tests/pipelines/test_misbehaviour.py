@@ -1,6 +1,5 @@
 """Samples that raise, kill, hang, leave or break the device cost themselves and nobody else, on a real Ray."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ from releases_of_photos import open_release, write_tar
 
 from pipelines import run
 from relabel.errors import DeviceFull
-from relabel.labelers import registry
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster")]
 
@@ -82,15 +80,11 @@ def test_memory_that_comes_back_costs_nothing(tmp_path: Path) -> None:
     check(tmp_path / "store", {})
 
 
-@pytest.fixture
-def impatient() -> Iterator[dict[str, Any]]:
-    before = registry.registered()
-    yield {"plugins": ["impatient"], "steps": ["impatient"]}
-    registry.restore(before)
+IMPATIENT = {"plugins": ["impatient"], "steps": ["impatient"]}
 
 
-def test_memory_that_stays_full_stops_the_run(tmp_path: Path, impatient: dict[str, Any]) -> None:
-    recipe = mischief(tmp_path, {"k05a": "fill-memory"}) | impatient
+def test_memory_that_stays_full_stops_the_run(tmp_path: Path) -> None:
+    recipe = mischief(tmp_path, {"k05a": "fill-memory"}) | IMPATIENT
     with pytest.raises(DeviceFull, match=r"Lower resources\.compute_batch"):
         run(recipe)
     assert not (tmp_path / "store" / "versions").exists()
